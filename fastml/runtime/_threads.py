@@ -1,0 +1,143 @@
+"""The one thread pool: blocks of rows on plain threads, the caller among them.
+
+A caller never waits for a free worker. It offers its job to idle workers, takes blocks itself until none is
+left, and waits only for blocks that are already running. So fits from many threads cannot deadlock, an
+interrupt stops after the running blocks, and work is split the same way for any number of threads.
+"""
+
+import os
+import threading
+from collections import deque
+
+from joblib import cpu_count
+from joblib.parallel import get_active_backend
+
+
+class _Job:
+    """Tasks 0..n_tasks-1 of one call, shared by the caller and the workers that join it."""
+
+    def __init__(self, function, n_tasks, n_threads):
+        self.function = function
+        self.pending = iter(range(n_tasks))  # next() on it is atomic under the GIL
+        self.free_slots = list(range(n_threads - 1, 0, -1))  # slot 0 is the caller's
+        self.running = 0
+        self.error = None
+        self.idle = threading.Condition(threading.Lock())
+
+    def join(self):
+        """A worker takes part, unless all hands are there or the job is over."""
+        with self.idle:
+            if not self.free_slots:
+                return
+            slot = self.free_slots.pop()
+            self.running += 1
+        try:
+            self.work(slot)
+        except BaseException as error:
+            self.error = error
+        with self.idle:
+            self.running -= 1
+            self.idle.notify()
+
+    def work(self, slot):
+        function = self.function
+        try:
+            for task in self.pending:
+                function(task, slot)
+        except BaseException:
+            self.pending = iter(())  # nobody begins another block
+            raise
+
+    def finish(self):
+        """Wait for the blocks that are still running, then pass on what went wrong in one."""
+        with self.idle:
+            self.free_slots.clear()
+            while self.running:
+                self.idle.wait()
+        self.function = None  # an offer that nobody took yet keeps no array alive
+        if self.error is not None:
+            raise self.error
+
+
+class _Pool:
+    """Daemon threads that sleep until a job is offered."""
+
+    def __init__(self):
+        self.offers = deque()
+        self.wake = threading.Semaphore(0)
+        self.n_workers = 0
+        self.growing = threading.Lock()
+
+    def offer(self, job, n_helpers):
+        if self.n_workers < n_helpers:
+            self.grow(n_helpers)
+        for _ in range(n_helpers):
+            self.offers.append(job)
+            self.wake.release()
+
+    def grow(self, n_workers):
+        with self.growing:
+            while self.n_workers < n_workers:
+                threading.Thread(target=self.serve, name="fastml-worker", daemon=True).start()
+                self.n_workers += 1
+
+    def serve(self):
+        while True:
+            self.wake.acquire()
+            self.offers.popleft().join()
+
+
+_pool = _Pool()
+
+
+def _renew_after_fork():
+    """Threads do not survive a fork: the child starts its own."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
+
+
+def thread_count(n_jobs=None):
+    """How many threads ``n_jobs`` stands for.
+
+    ``None`` is what joblib is configured to; outside of joblib all cores, as scikit-learn's own compiled loops
+    take; and inside a joblib worker one, unless ``OMP_NUM_THREADS`` (which joblib sets for its processes) allows
+    more. ``-1`` is all cores, ``-2`` all but one.
+    """
+    if n_jobs is None:
+        backend, n_jobs = get_active_backend()
+        if n_jobs is None:
+            allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+            if allowed.isdecimal() and int(allowed) > 0:
+                return min(cpu_count(), int(allowed))
+            return 1 if backend.nesting_level else cpu_count()
+    if n_jobs == 0:
+        raise ValueError("n_jobs=0 has no meaning: use None, a positive number of threads, or -1 for all cores.")
+    return n_jobs if n_jobs > 0 else max(cpu_count() + 1 + n_jobs, 1)
+
+
+def run_tasks(function, n_tasks, n_threads):
+    """Call ``function(task, slot)`` for each task; ``slot`` (below ``n_threads``) tells whose scratch to use."""
+    n_threads = min(n_threads, n_tasks)
+    if n_threads <= 1:
+        for task in range(n_tasks):
+            function(task, 0)
+        return
+    job = _Job(function, n_tasks, n_threads)
+    _pool.offer(job, n_threads - 1)
+    try:
+        job.work(0)
+    finally:
+        job.finish()
+
+
+def run_blocks(kernel, n_rows, block, n_threads, *args):
+    """Call ``kernel(start, stop, *args)`` for the blocks of ``block`` rows that make up ``n_rows``."""
+
+    def run(task, slot):
+        kernel(task * block, min((task + 1) * block, n_rows), *args)
+
+    run_tasks(run, -(-n_rows // block), n_threads)

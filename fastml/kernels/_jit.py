@@ -58,7 +58,7 @@ class _Locator(InTreeCacheLocator):
 
     def get_disambiguator(self):
         # Settings that change the machine code but are no part of Numba's own key.
-        return f"{self._lineno}-{config.OPT}{'-bounds' if config.BOUNDSCHECK else ''}"
+        return f"{self._lineno}-{int(config.OPT)}{'-bounds' if config.BOUNDSCHECK else ''}"
 
 
 class _CacheImpl(CompileResultCacheImpl):
@@ -94,3 +94,8 @@ def kernel(function):
 def point(function):
     """Compile ``function`` into each kernel that calls it."""
     return njit(forceinline=True, **_OPTIONS)(function)
+
+
+def exact_point(function):
+    """A ``point`` whose arithmetic keeps its order and its divisions, for tricks that live on rounding errors."""
+    return njit(forceinline=True, **{**_OPTIONS, "fastmath": {"contract"}})(function)

@@ -1,0 +1,78 @@
+"""What benchmarks share: peers that may be absent, side-by-side timing, and the limits of the machine."""
+
+import functools
+import statistics
+import time
+
+import numpy as np
+from numba import njit
+
+from fastml.runtime import run_blocks, run_tasks, thread_count
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+N_THREADS = thread_count()
+_BLOCK = 2**18
+
+
+def use_all_threads():
+    """Give PyTorch the threads that fastml has."""
+    if torch is not None:
+        torch.set_num_threads(N_THREADS)
+
+
+def compare(functions, rounds):
+    """Median seconds of each named function, taken in turns, so that a slow moment of the machine hits all of them."""
+    times = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+@njit(nogil=True, fastmath={"contract"})
+def _triad(start, stop, a, b, c):
+    x, y, z = a[start:stop], b[start:stop], c[start:stop]
+    for i in range(len(x)):
+        z[i] = x[i] + np.float32(3) * y[i]
+
+
+def triad(n, a, b, c):
+    """``c = a + 3 b`` on all threads."""
+    run_blocks(_triad, n, _BLOCK, N_THREADS, a, b, c)
+
+
+def copy(n, source, target):
+    """``target = source`` on all threads, in the blocks that kernels run in."""
+
+    def block(task, slot):
+        part = slice(task * _BLOCK, (task + 1) * _BLOCK)
+        np.copyto(target[part], source[part])
+
+    run_tasks(block, -(-n // _BLOCK), N_THREADS)
+
+
+@functools.cache
+def machine(n=2**27, size=2048):
+    """Limits of this machine: GB/s of copies (one read, one write) and of the triad, GFLOP/s of sgemm."""
+    a, b, c = (np.full(n, 1, np.float32) for _ in range(3))
+    x = np.ones((size, size), np.float32)
+    y = np.empty_like(x)
+    seconds = compare(
+        {
+            "copy": lambda: copy(n, a, c),
+            "copy_to_new_memory": lambda: copy(n, a, np.empty_like(a)),
+            "triad": lambda: triad(n, a, b, c),
+            "sgemm": lambda: np.matmul(x, x, out=y),
+        },
+        rounds=7,
+    )
+    work = {"copy": 8 * n, "copy_to_new_memory": 8 * n, "triad": 12 * n, "sgemm": 2 * size**3}
+    return {name: work[name] / seconds[name] / 1e9 for name in work}

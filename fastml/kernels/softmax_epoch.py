@@ -1,0 +1,189 @@
+"""Mini-batch training of a small linear softmax model: many steps in one call, so that no step waits for Python.
+
+A step gathers its rows, sums the gradient of the batch's mean loss, adds the L2 penalty, and updates the
+parameters: the coefficients first (``n_coef`` of them: (C, d) for dense rows, (d, C) for CSR rows), then the
+intercepts. Losses and gradients: ``_softmax_tile``; updates and the L1 penalty: ``_rules``.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastml.kernels._blas import matmul_nt, matmul_tn
+from fastml.kernels._jit import kernel, point
+from fastml.kernels._rows import add, add_scaled, copy, fill
+from fastml.kernels._rules import apply_rule
+from fastml.kernels._softmax_tile import finish_rows, residual_tile, softmax_tile
+
+
+class Data(NamedTuple):
+    """All rows; ``X`` is an array (n, d), or the three arrays of a CSR."""
+
+    X: object
+    target: np.ndarray  # labels (n,) or probabilities (n, C)
+    weights: np.ndarray  # (2, n): w, and w times the sum of the target; the mean of w is 1
+
+
+class Parameters(NamedTuple):
+    """Flat and of one length: values, gradient, and the optimizer's moments (empty where it has none).
+
+    The coefficients and their gradient, which come first, also as matrices.
+    """
+
+    values: np.ndarray
+    grad: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    W: np.ndarray
+    W_grad: np.ndarray
+
+
+class Rule(NamedTuple):
+    """How a gradient becomes a step; see ``_rules``."""
+
+    kind: int
+    hyper: np.ndarray
+    max_norm: float  # 0: no clipping
+    l2: float
+    l1: float
+
+
+class Scratch(NamedTuple):
+    """A batch: its rows (B, d) (unused for CSR), targets, weights (2, B) and losses, and a tile of logits (T, C)."""
+
+    X: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+    loss: np.ndarray
+    z: np.ndarray
+    stats: np.ndarray
+
+
+@point
+def gather_target(rows, target, batch_target):
+    """Copy the labels or the probabilities of ``rows``."""
+    for i in range(rows.shape[0]):
+        if target.ndim == 1:
+            batch_target[i] = target[rows[i]]
+        else:
+            copy(batch_target[i], target[rows[i]])
+
+
+@point
+def gather(rows, data, batch):
+    """Copy the targets and weights of ``rows``."""
+    gather_target(rows, data.target, batch.target)
+    for i in range(rows.shape[0]):
+        batch.weights[0, i] = data.weights[0, rows[i]]
+        batch.weights[1, i] = data.weights[1, rows[i]]
+
+
+@point
+def dense_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
+    """Gradient of the sum of the losses of ``rows``, a tile at a time."""
+    for i in range(rows.shape[0]):
+        copy(batch.X[i], data.X[rows[i]])
+    for first in range(0, rows.shape[0], batch.z.shape[0]):
+        last = min(first + batch.z.shape[0], rows.shape[0])
+        tile, X = batch.z[: last - first], batch.X[first:last]
+        matmul_nt(1.0, X, W, 0.0, tile)
+        softmax_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        finish_rows(first, last, batch.weights, batch.stats, batch.loss)
+        residual_tile(tile, W.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
+        matmul_tn(1.0, tile, X, 0.0 if first == 0 else 1.0, W_grad)
+        for i in range(last - first):
+            add(b_grad, tile[i])
+
+
+@point
+def csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
+    """The same for CSR rows; here ``W`` and ``W_grad`` are (d, C), and only the rows of stored features are met."""
+    indptr, indices, values = data.X
+    for j in range(W_grad.shape[0]):
+        fill(W_grad[j], 0)
+    for first in range(0, rows.shape[0], batch.z.shape[0]):
+        last = min(first + batch.z.shape[0], rows.shape[0])
+        tile = batch.z[: last - first]
+        for i in range(last - first):
+            fill(tile[i], 0)
+            for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
+                add_scaled(tile[i], values[k], W[indices[k]])
+        softmax_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        finish_rows(first, last, batch.weights, batch.stats, batch.loss)
+        residual_tile(tile, b.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
+        for i in range(last - first):
+            for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
+                add_scaled(W_grad[indices[k]], values[k], tile[i])
+            add(b_grad, tile[i])
+
+
+@point
+def mean_loss_and_penalty(n_rows, loss, parameters, n_coef, rule):
+    """From the batch's sums to its means: scales the gradient, adds the L2 term, returns the mean loss."""
+    total = 0.0
+    for i in range(n_rows):
+        total += loss[i]
+    values, grad = parameters.values, parameters.grad
+    factor = grad.dtype.type(1 / n_rows)
+    for i in range(n_coef):
+        grad[i] = factor * grad[i] + rule.l2 * values[i]
+    for i in range(n_coef, grad.shape[0]):
+        grad[i] *= factor
+    return total / n_rows
+
+
+@point
+def clipping(grad, max_norm):
+    """The factor that brings the gradient's norm down to ``max_norm``."""
+    if max_norm == 0:
+        return grad.dtype.type(1)
+    square = 0.0
+    for i in range(grad.shape[0]):
+        square += float(grad[i]) * float(grad[i])
+    return grad.dtype.type(min(1.0, max_norm / (math.sqrt(square) + 1e-300)))
+
+
+@point
+def update(parameters, n_coef, rule, rate, step):
+    """One step of the optimizer; the intercepts, behind the coefficients, are not shrunk."""
+    factor = clipping(parameters.grad, rule.max_norm)
+    for start, stop, l1 in ((0, n_coef, rule.l1), (n_coef, parameters.values.shape[0], rule.l1 - rule.l1)):
+        first, second = parameters.first[start:stop], parameters.second[start:stop]
+        w, g = parameters.values[start:stop], parameters.grad[start:stop]
+        apply_rule(rule.kind, w, g, first, second, rate, step, rule.hyper, l1, factor)
+
+
+@kernel
+def dense_steps(begin, end, order, size, data, parameters, has_intercept, rule, settings, rates, batch, losses):
+    """Steps begin..end of an epoch over ``order`` in batches of ``size``.
+
+    ``rates`` holds each step's learning rate and number; ``losses`` takes each step's mean loss.
+    """
+    W, W_grad = parameters.W, parameters.W_grad
+    b, b_grad = parameters.values[W.size :], parameters.grad[W.size :]
+    for s in range(begin, end):
+        rows = order[s * size : (s + 1) * size]
+        gather(rows, data, batch)
+        fill(b_grad, 0)
+        dense_gradient(rows, data, W, b, settings, batch, W_grad, b_grad)
+        losses[s] = mean_loss_and_penalty(rows.shape[0], batch.loss, parameters, W.size, rule)
+        if not has_intercept:
+            fill(b_grad, 0)
+        update(parameters, W.size, rule, rates[s, 0], rates[s, 1])
+
+
+@kernel
+def csr_steps(begin, end, order, size, data, parameters, has_intercept, rule, settings, rates, batch, losses):
+    """``dense_steps`` for CSR rows."""
+    W, W_grad = parameters.W, parameters.W_grad
+    b, b_grad = parameters.values[W.size :], parameters.grad[W.size :]
+    for s in range(begin, end):
+        rows = order[s * size : (s + 1) * size]
+        gather(rows, data, batch)
+        fill(b_grad, 0)
+        csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad)
+        losses[s] = mean_loss_and_penalty(rows.shape[0], batch.loss, parameters, W.size, rule)
+        if not has_intercept:
+            fill(b_grad, 0)
+        update(parameters, W.size, rule, rates[s, 0], rates[s, 1])

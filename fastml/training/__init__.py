@@ -1,0 +1,1 @@
+"""What iterative estimators share: the problem to minimise, the steps, and the watch over their progress."""

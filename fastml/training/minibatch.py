@@ -1,0 +1,125 @@
+"""Steps of gradient descent on a ``SoftmaxProblem``, from one row a step to all of them."""
+
+import numpy as np
+
+from fastml.kernels import optimizers as update_kernels
+from fastml.kernels import softmax_epoch as kernels
+from fastml.runtime import blas_limited, linear_softmax, run_blocks
+
+_SMALL_STEP = 30_000_000  # operations of a step below which threads do not pay
+_CALL = 500_000_000  # operations of one kernel call: an interrupt waits no longer than this takes
+_BLOCK = 1 << 16  # parameters updated by a thread at a time
+
+
+class MiniBatches:
+    """Optimizer, penalties and state of a fit; ``epoch`` does one pass over the rows.
+
+    Parameters
+    ----------
+    problem : SoftmaxProblem
+    optimizer : fastml.optim.Optimizer
+    values : ndarray
+        The parameters; updated in place.
+    batch_size : int
+    l2, l1 : float
+        Penalties of the coefficients.
+    state : tuple or None
+        Steps done and moments of an earlier run to go on from.
+    """
+
+    def __init__(self, problem, optimizer, values, *, batch_size, l2, l1, state=None):
+        optimizer._check()
+        self.problem, self.optimizer = problem, optimizer
+        self.batch_size = min(batch_size, problem.n_rows)
+        self.step, *moments = self._resumed(state, values)
+        grad, real = np.empty_like(values), values.dtype.type
+        W, W_grad = problem.split(values)[0], problem.split(grad)[0]
+        self.parameters = kernels.Parameters(values, grad, *moments, W, W_grad)
+        max_norm = float(optimizer.max_grad_norm or 0)
+        self.rule = kernels.Rule(optimizer._kind, optimizer._hyper(values.dtype), max_norm, real(l2), real(l1))
+        self.penalty = l2, l1
+        self.run = self._in_kernel() if self._operations() <= _SMALL_STEP else self._in_threads
+
+    @property
+    def state(self):
+        """What a later run, on other rows, needs to go on: steps done, and moments shaped as coefficients."""
+        moments = self.parameters.first, self.parameters.second
+        return self.step, *(self.problem.coef(m) if m.size else None for m in moments)
+
+    def _resumed(self, state, values):
+        """Steps done and flat moments; an optimizer with other moments than the last one's starts anew."""
+        fresh = self.optimizer._moments(values.size, values.dtype)
+        if state is None or [m is None for m in state[1:]] != [m.size == 0 for m in fresh]:
+            return 0, *fresh
+        return state[0], *(m if old is None else self.problem.join(*old) for old, m in zip(state[1:], fresh, strict=True))
+
+    def _operations(self):
+        """About how many operations a step takes."""
+        problem = self.problem
+        per_row = problem.matrix.nnz / problem.n_rows if problem.is_sparse else problem.X.shape[1]
+        updates = 10 * problem.n_coef if problem.is_sparse else 0
+        return int(4 * self.batch_size * per_row * problem.n_classes + updates)
+
+    def epoch(self, order):
+        """One pass over the rows in this order; returns the mean loss on the way, penalties at the end included."""
+        n_steps = -(-len(order) // self.batch_size)
+        rates, losses = self.optimizer._rates(self.step, n_steps), np.empty(n_steps)
+        with blas_limited():
+            self.run(order, rates, losses)
+        self.step += n_steps
+        sizes = np.full(n_steps, self.batch_size)
+        sizes[-1] = len(order) - self.batch_size * (n_steps - 1)
+        return losses @ sizes / len(order) + self.penalty_value()
+
+    def penalty_value(self):
+        l2, l1 = self.penalty
+        coef = self.parameters.values[: self.problem.n_coef]
+        result = 0.5 * l2 * np.square(coef, dtype=np.float64).sum() if l2 else 0.0
+        return result + (l1 * np.abs(coef).sum(dtype=np.float64) if l1 else 0.0)
+
+    def _in_kernel(self):
+        """Many steps in one call, on the calling thread."""
+        problem, size = self.problem, self.batch_size
+        kernel = kernels.csr_steps if problem.is_sparse else kernels.dense_steps
+        n_features = problem.matrix.shape[1]
+        tile = min(linear_softmax.tile_rows(n_features, problem.n_classes, problem.dtype.itemsize), size)
+        batch = kernels.Scratch(
+            np.empty((0 if problem.is_sparse else size, n_features), problem.dtype),
+            np.empty((size, *problem.target.shape[1:]), problem.target.dtype),
+            np.empty((2, size), problem.dtype),
+            np.empty(size, problem.dtype),
+            np.empty((tile, problem.n_classes), problem.dtype),
+            np.empty((4, tile), problem.dtype),
+        )
+        data = kernels.Data(problem.X, problem.target, problem.weights)
+        stride = max(_CALL // self._operations(), 1)
+
+        def run(order, rates, losses):
+            for begin in range(0, len(losses), stride):
+                span = begin, min(begin + stride, len(losses))
+                steps = order, size, data, self.parameters, problem.fit_intercept, self.rule, problem.settings
+                kernel(*span, *steps, rates, batch, losses)
+
+        return run
+
+    def _in_threads(self, order, rates, losses):
+        """Each step spread over the threads."""
+        problem, (values, grad, *_) = self.problem, self.parameters
+        for s, (rate, number) in enumerate(rates):
+            rows = order[s * self.batch_size : (s + 1) * self.batch_size]
+            losses[s] = problem.batch_loss_grad(rows, values, grad)
+            if self.rule.l2:
+                grad[: problem.n_coef] += self.rule.l2 * values[: problem.n_coef]
+            self._update(rate, number)
+
+    def _update(self, rate, number):
+        values, grad, first, second, *_ = self.parameters
+        n_coef, rule, n_threads = self.problem.n_coef, self.rule, self.problem.n_threads
+        factor = values.dtype.type(1)
+        if rule.max_norm:
+            norm = np.sqrt(np.square(grad, dtype=np.float64).sum())
+            factor = values.dtype.type(min(1.0, rule.max_norm / max(norm, 1e-300)))
+        for part, l1 in ((slice(None, n_coef), rule.l1), (slice(n_coef, None), values.dtype.type(0))):
+            arrays = values[part], grad[part], first[part], second[part]
+            scalars = rule.kind, rate, number, rule.hyper, l1, factor
+            run_blocks(update_kernels.update, len(arrays[0]), _BLOCK, n_threads, *arrays, *scalars)

@@ -1,5 +1,6 @@
 """Losses, their gradients and the functions around them: arrays in, new arrays out, nothing kept."""
 
+from fastml.functional._linear_softmax import linear_softmax_cross_entropy, linear_softmax_cross_entropy_grad
 from fastml.functional._softmax import (
     log_softmax,
     log_sum_exp,
@@ -9,6 +10,8 @@ from fastml.functional._softmax import (
 )
 
 __all__ = [
+    "linear_softmax_cross_entropy",
+    "linear_softmax_cross_entropy_grad",
     "log_softmax",
     "log_sum_exp",
     "softmax",

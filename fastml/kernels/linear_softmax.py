@@ -82,29 +82,40 @@ def panel_backward(first, last, first_class, X, W, target, weights, settings, z,
 
 
 @kernel
-def csr_loss(start, stop, first, X, W, b, target, weights, settings, z, stats, loss):
-    """Losses of CSR rows start..stop; leaves exp(logits - top) in ``z``, whose row 0 is row ``first``."""
+def csr_logits(start, stop, first, X, W, first_class, settings, z):
+    """Logits of CSR rows start..stop for the panel of classes ``W`` (d, panel); row 0 of ``z`` is row ``first``."""
     indptr, indices, data = X
     for i in range(start, stop):
-        row = z[i - first]
+        row = z[i - first][first_class : first_class + W.shape[1]]
         fill(row, 0)
         for k in range(indptr[i], indptr[i + 1]):
             add_scaled(row, settings[0] * data[k], W[indices[k]])
+
+
+@kernel
+def csr_softmax(start, stop, first, b, target, weights, settings, z, stats, loss):
+    """From logits to exp(logits - top), and the losses."""
     tile, part = z[start - first : stop - first], stats[:, start - first : stop - first]
     softmax_tile(tile, b, start, 0, target, settings, part)
     finish_rows(start, stop, weights, part, loss)
 
 
 @kernel
-def csr_residual(start, stop, first, X, W, target, weights, settings, z, stats, X_grad):
-    """From exp(logits - top) to the gradient of the logits, and of the stored entries of rows start..stop."""
-    indptr, indices, data = X
+def csr_residual(start, stop, first, target, weights, settings, z, stats):
+    """From exp(logits - top) to the gradient of the logits."""
     tile, part = z[start - first : stop - first], stats[:, start - first : stop - first]
-    residual_tile(tile, tile.shape[1], start, 0, target, weights, settings, part)
-    if X_grad.shape[0] > 0:
-        for i in range(start, stop):
-            for k in range(indptr[i], indptr[i + 1]):
-                X_grad[k] = settings[0] * dot(tile[i - start], W[indices[k]])
+    residual_tile(tile, z.shape[1], start, 0, target, weights, settings, part)
+
+
+@kernel
+def csr_entry_grad(start, stop, first, X, W, first_class, settings, z, X_grad):
+    """Gradient of the stored entries of rows start..stop: what the panel of classes ``W`` adds, from 0 if first."""
+    indptr, indices, data = X
+    for i in range(start, stop):
+        row = z[i - first][first_class : first_class + W.shape[1]]
+        for k in range(indptr[i], indptr[i + 1]):
+            before = data.dtype.type(0) if first_class == 0 else X_grad[k]
+            X_grad[k] = before + settings[0] * dot(row, W[indices[k]])
 
 
 @kernel

@@ -15,11 +15,12 @@ from fastml.kernels import linear_softmax as kernels
 from fastml.runtime._blas_limit import blas_limited
 from fastml.runtime._threads import run_tasks
 
-_STORED_BYTES = 40 << 20  # logits kept between the two sweeps over a block of rows
+_STORED_BYTES = 36 << 20  # logits kept between the two sweeps over a block of rows
 _LANES_BYTES = 12 << 20  # partial gradients that are added up at the end
 _TILE_BYTES = 1 << 20  # one tile of logits: it stays in its core's L2
 _SMALL_PRODUCT = 800_000  # BLAS does without packing up to an m n k of a million: twice as fast where n is 10
-_SPAN_ENTRIES = 1_000_000  # stored entries transposed at a time
+_SPAN_ENTRIES = 500_000  # stored entries transposed at a time
+_COPIED_BYTES = 8 << 20  # weights transposed at a time
 _LEAST_WORK = 200_000  # multiply-adds worth handing to a thread
 _MAX_LANES = 16
 _PANEL_ROWS = 256
@@ -51,7 +52,7 @@ def _bounds(n, n_parts):
 
 
 def loss(X, W, b, target, weights, settings, n_threads):
-    """Losses (n,) of dense or CSR rows; ``W`` is (C, d), for CSR (d, C)."""
+    """Losses (n,) of dense or CSR rows; ``W`` is (C, d), for CSR (d, C), there of any layout."""
     problem = X, W, settings[0] * b, target, weights, settings
     out = np.empty(weights.shape[1], W.dtype)
     with blas_limited():
@@ -207,16 +208,22 @@ def csc_spans(X, n_features, n_classes):
 
     A CSC is what lets the gradient of the weights be summed without two threads meeting: a feature each.
     """
-    n_rows, indptr = len(X.indptr) - 1, X.indptr
+    for first, last in _spans(X, n_classes):
+        begin, end = X.indptr[first], X.indptr[last]
+        arrays = X.data[begin:end], X.indices[begin:end], X.indptr[first : last + 1] - begin
+        columns = csr_array(arrays, shape=(last - first, n_features)).tocsc()
+        yield first, last, CSR(columns.indptr.astype(np.int64), columns.indices.astype(np.int64), columns.data)
+
+
+def _spans(X, n_classes):
+    """Rows in runs whose logits, and whose entries in CSC, stay within the memory for them."""
+    n_rows = len(X.indptr) - 1
     by_logits = max(_STORED_BYTES // (n_classes * X.data.itemsize), 1)
     first = 0
     while first < n_rows:
-        by_entries = int(np.searchsorted(indptr, indptr[first] + _SPAN_ENTRIES, side="right")) - 1
+        by_entries = int(np.searchsorted(X.indptr, X.indptr[first] + _SPAN_ENTRIES, side="right")) - 1
         last = min(max(min(first + by_logits, by_entries), first + 1), n_rows)
-        begin, end = indptr[first], indptr[last]
-        arrays = X.data[begin:end], X.indices[begin:end], indptr[first : last + 1] - begin
-        columns = csr_array(arrays, shape=(last - first, n_features)).tocsc()
-        yield first, last, CSR(columns.indptr.astype(np.int64), columns.indices.astype(np.int64), columns.data)
+        yield first, last
         first = last
 
 
@@ -228,35 +235,67 @@ def _even_runs(indptr, first, last, n_classes):
     return np.unique([first, *(first + inner), last]).tolist()
 
 
-def _csr_loss(X, W, b, target, weights, settings, n_threads, out):
-    runs = _even_runs(X.indptr, 0, len(out), len(b))
-    rows = max(min(_TILE_BYTES // b.nbytes, 256), 1)
-    z, stats = np.empty((n_threads, rows, len(b)), W.dtype), np.empty((n_threads, 4, rows), W.dtype)
+class _Span:
+    """A run of CSR rows with their logits; each method is one sweep over them."""
 
-    def run(part, slot):
-        for first in range(runs[part], runs[part + 1], rows):
-            last = min(first + rows, runs[part + 1])
-            kernels.csr_loss(first, last, first, X, W, b, target, weights, settings, z[slot], stats[slot], out)
+    def __init__(self, first, last, X, b, target, weights, settings, n_threads):
+        self.first, self.X, self.b, self.n_threads = first, X, b, n_threads
+        self.target, self.weights, self.settings = target, weights, settings
+        self.z = np.empty((last - first, len(b)), X.data.dtype)
+        self.stats = np.empty((4, last - first), X.data.dtype)
+        self.runs = _even_runs(X.indptr, first, last, len(b))
 
-    run_tasks(run, len(runs) - 1, n_threads)
+    def sweep(self, function):
+        """``function(start, stop)`` on each run of rows."""
+        run_tasks(lambda part, _: function(self.runs[part], self.runs[part + 1]), len(self.runs) - 1, self.n_threads)
+
+    def loss(self, panels, out):
+        for first_class, W in panels:
+            where = self.first, self.X, W, first_class, self.settings, self.z
+            self.sweep(lambda *run: kernels.csr_logits(*run, *where))  # noqa: B023 - called at once
+        rest = self.target, self.weights, self.settings, self.z, self.stats, out
+        self.sweep(lambda *run: kernels.csr_softmax(*run, self.first, self.b, *rest))
+
+    def residual(self):
+        rest = self.target, self.weights, self.settings, self.z, self.stats
+        self.sweep(lambda *run: kernels.csr_residual(*run, self.first, *rest))
+
+    def entry_grad(self, panels, X_grad):
+        for first_class, W in panels:
+            where = self.first, self.X, W, first_class, self.settings, self.z, X_grad
+            self.sweep(lambda *run: kernels.csr_entry_grad(*run, *where))  # noqa: B023 - called at once
+
+    def weight_grad(self, columns, W_grad):
+        runs = _even_runs(columns.indptr, 0, len(W_grad), len(self.b))
+        where = columns, self.z, self.settings, self.first == 0, W_grad
+        run_tasks(
+            lambda part, _: kernels.csc_weight_grad(runs[part], runs[part + 1], *where), len(runs) - 1, self.n_threads
+        )
+
+
+def _panels_of(W):
+    """The weights (d, C) by panels of classes: one, or copies a panel at a time where ``W`` lies class by class."""
+    if W.flags.c_contiguous or W.nbytes <= _COPIED_BYTES:
+        yield 0, np.ascontiguousarray(W)
+        return
+    width = max(_COPIED_BYTES // (W.shape[0] * W.itemsize), 1)
+    for first in range(0, W.shape[1], width):
+        yield first, np.ascontiguousarray(W[:, first : first + width])
+
+
+def _csr_loss(X, W, b, *problem):
+    *problem, out = problem
+    for span in _spans(X, len(b)):
+        _Span(*span, X, b, *problem).loss(_panels_of(W), out)
 
 
 def _csr_loss_grad(X, W, b, target, weights, settings, n_threads, out, X_grad, W_grad, b_grad, spans):
     b_grad[...] = 0
     for first, last, columns in spans or csc_spans(X, len(W), len(b)):
-        z, stats = np.empty((last - first, len(b)), W.dtype), np.empty((4, last - first), W.dtype)
-        runs = _even_runs(X.indptr, first, last, len(b))
-        features = _even_runs(columns.indptr, 0, len(W), len(b))
-
-        def rows(part, slot, runs=runs, first=first, z=z, stats=stats):
-            span = runs[part], runs[part + 1], first
-            kernels.csr_loss(*span, X, W, b, target, weights, settings, z, stats, out)
-            kernels.csr_residual(*span, X, W, target, weights, settings, z, stats, X_grad)
-
-        def weight_grad(part, slot, features=features, columns=columns, z=z, first=first):
-            span = features[part], features[part + 1]
-            kernels.csc_weight_grad(*span, columns, z, settings, first == 0, W_grad)
-
-        run_tasks(rows, len(runs) - 1, n_threads)
-        run_tasks(weight_grad, len(features) - 1, n_threads)
-        b_grad += z.sum(axis=0)
+        span = _Span(first, last, X, b, target, weights, settings, n_threads)
+        span.loss(_panels_of(W), out)
+        span.residual()
+        if len(X_grad):
+            span.entry_grad(_panels_of(W), X_grad)
+        span.weight_grad(columns, W_grad)
+        b_grad += span.z.sum(axis=0)

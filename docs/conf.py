@@ -20,7 +20,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 
-suppress_warnings = ["ref.ref"]  # docstrings inherited from scikit-learn refer to its own guide
+suppress_warnings = ["ref.ref", "ref.term"]  # docstrings inherited from scikit-learn refer to its own guide
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -29,7 +29,12 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"PR01", "PR02", "PR03", "RT01", "SS03", "GL03"}
-numpydoc_validation_exclude = {r"\.set_.*_request$", r"\.(get|set)_params$", r"\.set_callbacks$", r"\.get_metadata_routing$"}
+numpydoc_validation_exclude = {
+    r"\.set_.*_request$",
+    r"\.(get|set)_params$",
+    r"\.set_callbacks$",
+    r"\.get_metadata_routing$",
+}
 
 doctest_global_setup = """
 import numpy as np

@@ -3,13 +3,11 @@
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "CallbackSupportMixin",
     "Interval",
     "StrOptions",
-    "check_sample_weight",
     "fit_context",
     "with_callbacks",
 ]

@@ -74,6 +74,78 @@ def linear_softmax_cross_entropy_grad(X, W, b, target, **options):
     return g @ _dense(W), g.T @ _dense(X), None if b is None else g.sum(axis=0)
 
 
+# ---------------------------------------------------------------------------------------------- optimizers
+
+
+def shrink(w, threshold):
+    """The proximal step of an L1 penalty: towards zero by ``threshold``, and not beyond."""
+    return np.sign(w) * np.maximum(np.abs(w) - threshold, 0)
+
+
+def clip(grads, max_grad_norm=None):
+    """The gradients, scaled down to a Euclidean norm of at most ``max_grad_norm`` over all of them."""
+    norm = np.sqrt(sum((g**2).sum() for g in grads))
+    return grads if max_grad_norm is None or norm <= max_grad_norm else [g * max_grad_norm / norm for g in grads]
+
+
+def sgd(w, g, state, rate, step, *, momentum=0.0, nesterov=False, weight_decay=0.0, l1=0.0):
+    """v = momentum v + g, and w - rate v, or with Nesterov w - rate (g + momentum v); returns w and the state."""
+    g = g + weight_decay * w
+    v = g if state is None else momentum * state + g
+    w = w - rate * (g + momentum * v if nesterov else v)
+    return shrink(w, rate * l1 / (1 - momentum)), v
+
+
+def adam(w, g, state, rate, step, *, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=0.0, l1=0.0):
+    """Kingma and Ba 2015, algorithm 1, ``step`` from 1; returns w and the state."""
+    g = g + weight_decay * w
+    m, v = (0, 0) if state is None else state
+    m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g**2
+    scale = rate / (np.sqrt(v / (1 - beta_2**step)) + epsilon)
+    return shrink(w - scale * m / (1 - beta_1**step), scale * l1), (m, v)
+
+
+class SoftmaxTraining:
+    """Mini-batch training of W (C, d) and b (C,) from zero, one ``epoch`` after the other.
+
+    The gradient of a step is that of the mean loss of its rows, weights scaled to a mean of one over all rows.
+    ``rule`` is ``sgd`` or ``adam``, ``learning_rate`` a number or a function of the steps done. The loss of an
+    epoch is the mean of its losses on the way, plus the penalty at its end.
+    """
+
+    def __init__(self, X, target, n_classes, rule, learning_rate, *, batch_size, l2=0.0, l1=0.0, sample_weight=None,
+                 label_smoothing=0.0, fit_intercept=True, max_grad_norm=None, **options):  # fmt: skip
+        self.X, self.target = _dense(X), np.asarray(target)
+        w = _weights(sample_weight, len(self.X))
+        self.weight, self.label_smoothing, self.fit_intercept = w / w.mean(), label_smoothing, fit_intercept
+        self.W, self.b = np.zeros((n_classes, self.X.shape[1])), np.zeros(n_classes)
+        self.batch_size, self.l2, self.l1, self.max_grad_norm = batch_size, l2, l1, max_grad_norm
+        self.rule, self.options, self.learning_rate = rule, options, learning_rate
+        self.steps, self.states = 0, [None, None]
+
+    def epoch(self, order):
+        """One pass over the rows in this order; returns its loss."""
+        total = 0.0
+        for first in range(0, len(order), self.batch_size):
+            total += self.step(order[first : first + self.batch_size])
+        return total / len(order) + self.l2 / 2 * (self.W**2).sum() + self.l1 * np.abs(self.W).sum()
+
+    def step(self, rows):
+        """One update from these rows; returns the sum of their losses before it."""
+        batch = self.X[rows], self.W, self.b, self.target[rows]
+        settings = {"sample_weight": self.weight[rows], "label_smoothing": self.label_smoothing}
+        loss = linear_softmax_cross_entropy(*batch, **settings).sum()
+        _, W_grad, b_grad = linear_softmax_cross_entropy_grad(*batch, **settings)
+        b_grad = b_grad / len(rows) if self.fit_intercept else np.zeros_like(b_grad)
+        grads = clip([W_grad / len(rows) + self.l2 * self.W, b_grad], self.max_grad_norm)
+        rate = self.learning_rate(self.steps) if callable(self.learning_rate) else self.learning_rate
+        self.steps += 1
+        common = {"rate": rate, "step": self.steps, **self.options}
+        self.W, self.states[0] = self.rule(self.W, grads[0], self.states[0], l1=self.l1, **common)
+        self.b, self.states[1] = self.rule(self.b, grads[1], self.states[1], **common)
+        return loss
+
+
 # ---------------------------------------------------------------------------------------------- tools
 
 

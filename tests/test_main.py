@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,9 @@ def run(*command, **options):
 
 
 def start(*command, **options):
-    """A command that is running, with its output in pipes."""
+    """A command that is running, with its output in pipes; it heeds Ctrl-C even if the tests run in the background."""
+    if sys.platform != "win32":
+        options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     options = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     return subprocess.Popen(command, **options)
 
@@ -171,23 +174,43 @@ def test_info(capsys):
     assert {"python", "scikit-learn", "numba", "CPU", "threads", "kernel"} <= set(told)
 
 
-def test_warmup_leaves_nothing_to_compile(tmp_path):
-    environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path)}
-    result = run(*COMMAND, "warmup", env=environment)
-    assert result.returncode == 0, result.stderr
-    assert str(tmp_path) in result.stdout.splitlines()[-1]
-    fit = """
+def compiled_by(action):
+    """Names and signatures of the kernels that some code compiles or loads from the cache."""
+    code = f"""
+import importlib, pkgutil
 from sklearn.datasets import load_iris
-from numba.core import event
+import fastml.kernels
 from fastml import SoftmaxClassifier
-with event.install_recorder("numba:compile") as recorder:
-    X, y = load_iris(return_X_y=True)
-    for solver in ("minibatch", "lbfgs"):
-        SoftmaxClassifier(solver=solver, max_iter=1000).fit(X, y).predict_proba(X)
-print(len(recorder.buffer))
+from fastml._cli.warmup import run_warmup
+{action}
+for name in [module.name for module in pkgutil.iter_modules(fastml.kernels.__path__)]:
+    for function in vars(importlib.import_module("fastml.kernels." + name)).values():
+        for signature in getattr(function, "signatures", ()):
+            print("kernel", name, function.__name__, *signature)
 """
-    result = run(sys.executable, "-W", "ignore", "-c", fit, env=environment)
-    assert result.stdout == "0\n", result.stderr
+    result = run(sys.executable, "-W", "ignore", "-c", code)
+    assert result.returncode == 0, result.stderr
+    return {line for line in result.stdout.splitlines() if line.startswith("kernel")}
+
+
+def test_warmup_leaves_fits_nothing_to_compile():
+    ahead = compiled_by("run_warmup()")
+    for solver in ("minibatch", "lbfgs"):
+        fit = f"SoftmaxClassifier(solver={solver!r}, max_iter=5).fit(X, y).predict_proba(X)"
+        needed = compiled_by(f"X, y = load_iris(return_X_y=True); {fit}")
+        assert needed
+        assert needed <= ahead
+
+
+def test_warmup_tells_its_steps(monkeypatch, capsys):
+    monkeypatch.setattr("fastml._cli.warmup._steps", lambda dtype: [(f"a step in {dtype.__name__}", lambda: None)])
+    monkeypatch.setattr("fastml._cli.warmup.cache_folder", lambda: None)
+    assert main(["warmup"]) == 0
+    first, second, seconds, folder = capsys.readouterr().out.splitlines()
+    assert first.startswith("    1/2  a step in float32, ")
+    assert second.startswith("    2/2  a step in float64, ")
+    assert re.fullmatch(r"2 steps in 0\.\d s", seconds)
+    assert folder.startswith("Kernels are kept in no folder, for none can be written")
 
 
 def test_version_and_help(capsys):

@@ -68,9 +68,14 @@ class SearchProgress:
     def on_fit_task_begin(self, estimator, context):
         """A task of the search begins; those without subtasks are fits."""
         if context.max_subtasks == 0:
-            self.progress.begin("best rate, all rows" if "refit" in context.task_name else "cross-validation")
+            self.progress.begin(self._name(context.task_name))
 
     def on_fit_task_end(self, estimator, context):
         """A task of the search is over."""
         if context.max_subtasks == 0:
             self.progress.end()
+
+    def _name(self, task_name):
+        if self.progress.done == 0:
+            return "first fit, compiles new kernels"
+        return "best rate, all rows" if "refit" in task_name else "cross-validation"

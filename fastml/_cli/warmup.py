@@ -10,9 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 from fastml import SoftmaxClassifier, functional
 from fastml._cli.progress import Progress
 from fastml.kernels._jit import cache_folder
-from fastml.optim import SGD, Adam
+from fastml.optim import Adam
 
-_ROWS, _FEATURES, _CLASSES = 12, 4, 3
+_ROWS, _FEATURES = 30, 4
+_CLASSES = {"few": 3, "many": 100, "very many": 5000}  # each has kernels of its own
 
 
 def run_warmup():
@@ -24,59 +25,58 @@ def run_warmup():
         with progress.step(name):
             action()
     progress.close()
-    folder = cache_folder() or "no writable folder, so this was in vain: kernels are compiled anew in each process"
-    print(f"{len(steps)} steps in {time.perf_counter() - began:.1f} s; kernels are kept in {folder}")
+    print(f"{len(steps)} steps in {time.perf_counter() - began:.1f} s")
+    print(f"Kernels are kept in {cache_folder() or 'no folder, for none can be written: each process compiles anew'}")
 
 
 def _steps(dtype):
     """Pairs of a name and a call without arguments."""
+    precision = np.dtype(dtype).name
     rng = np.random.default_rng(0)
     X = rng.normal(size=(_ROWS, _FEATURES)).astype(dtype)
-    logits = rng.normal(size=(_ROWS, _CLASSES)).astype(dtype)
-    labels = np.arange(_ROWS) % _CLASSES
-    precision = np.dtype(dtype).name
     for kind, rows in (("dense", X), ("sparse", sparse.csr_array(X))):
-        for name, model in _classifiers().items():
-            yield f"SoftmaxClassifier, {name}, {kind}, {precision}", _fit(model, rows, labels)
-        yield f"linear + softmax cross-entropy, {kind}, {precision}", _linear_losses(rows, logits, labels)
-    yield f"softmax cross-entropy, {precision}", _losses(logits, labels)
-    yield f"softmax and sigmoid, {precision}", _probabilities(logits)
+        for solver in ("minibatch", "lbfgs"):
+            yield f"SoftmaxClassifier, {solver}, {kind}, {precision}", _fit(solver, rows)
+        yield f"linear + softmax cross-entropy, {kind}, {precision}", _linear_losses(rows, _CLASSES["few"])
+    yield f"the same, very many classes, {precision}", _linear_losses(X, _CLASSES["very many"])
+    for many in ("few", "many"):
+        logits = rng.normal(size=(_ROWS, _CLASSES[many])).astype(dtype)
+        yield f"softmax, {many} classes, {precision}", _probabilities(logits)
+        yield f"softmax cross-entropy, {many} classes, {precision}", _losses(logits)
+    yield f"optimizers, {precision}", _update(X)
 
 
-def _classifiers():
-    small = {"max_iter": 2, "random_state": 0}
-    return {
-        "Adam": SoftmaxClassifier(optimizer=Adam(), early_stopping=True, **small),
-        "SGD": SoftmaxClassifier(optimizer=SGD(momentum=0.9, nesterov=True), l1_ratio=0.5, **small),
-        "L-BFGS": SoftmaxClassifier(solver="lbfgs", **small),
-    }
+def _labels(n_classes):
+    return np.arange(_ROWS) % n_classes
 
 
-def _fit(model, X, y):
+def _fit(solver, X):
+    model = SoftmaxClassifier(solver=solver, early_stopping=True, max_iter=2, random_state=0)
+
     def action():
         with warnings.catch_warnings():  # two epochs are not meant to converge
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(X, y).predict_proba(X)
+            model.fit(X, _labels(_CLASSES["few"])).predict_proba(X)
 
     return action
 
 
-def _losses(logits, labels):
-    def action():
-        for target in (labels, functional.softmax(logits)):
-            functional.softmax_cross_entropy(logits, target)
-            functional.softmax_cross_entropy_grad(logits, target)
-
-    return action
-
-
-def _linear_losses(X, logits, labels):
-    W, b = np.zeros((_CLASSES, X.shape[1]), X.dtype), np.zeros(_CLASSES, X.dtype)
+def _linear_losses(X, n_classes):
+    W, b = np.zeros((n_classes, X.shape[1]), X.dtype), np.zeros(n_classes, X.dtype)
 
     def action():
-        for target in (labels, functional.softmax(logits)):
+        for target in (_labels(n_classes), np.full((_ROWS, n_classes), 1 / n_classes, X.dtype)):
             functional.linear_softmax_cross_entropy(X, W, b, target)
             functional.linear_softmax_cross_entropy_grad(X, W, b, target)
+
+    return action
+
+
+def _losses(logits):
+    def action():
+        for target in (_labels(logits.shape[1]), functional.softmax(logits)):
+            functional.softmax_cross_entropy(logits, target)
+            functional.softmax_cross_entropy_grad(logits, target)
 
     return action
 
@@ -86,6 +86,13 @@ def _probabilities(logits):
         functional.softmax(logits)
         functional.log_softmax(logits)
         functional.log_sum_exp(logits)
-        functional.sigmoid(logits)
+
+    return action
+
+
+def _update(weights):
+    def action():
+        optimizer, params = Adam(max_grad_norm=1.0), [weights.copy()]
+        optimizer.update(params, [weights], optimizer.init(params))
 
     return action

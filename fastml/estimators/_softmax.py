@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d, validate_data
 
 from fastml._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 from fastml.estimators._fitting import CallbackTasks, unchanged_on_error
@@ -18,15 +18,18 @@ from fastml.estimators._targets import combined_weight, encode, is_soft, split_r
 from fastml.functional import log_softmax, softmax
 from fastml.functional._sparse import canonical_csr, check_structure
 from fastml.functional._validate import canonical
-from fastml.optim import SGD, Adam, Optimizer
+from fastml.optim import SGD, Adam, InverseTimeDecay, Optimizer
 from fastml.runtime import thread_count
 from fastml.training.lbfgs import minimize_lbfgs
 from fastml.training.minibatch import MiniBatches
 from fastml.training.monitor import Monitor
 from fastml.training.softmax_problem import SoftmaxProblem
 
-# Rates that suit a convex problem with features of unit scale.
-_OPTIMIZERS = {"adam": Adam(learning_rate=0.01), "sgd": SGD(learning_rate=0.1, momentum=0.9)}
+# Rates that suit a convex problem with features of unit scale: large at first, then quiet enough to settle.
+_OPTIMIZERS = {
+    "adam": Adam(InverseTimeDecay(0.01, 0.003)),
+    "sgd": SGD(InverseTimeDecay(0.1, 0.003), momentum=0.9),
+}
 
 
 def _has_batches(estimator):
@@ -48,8 +51,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "minibatch" steps along the gradient of ``batch_size`` rows at a time: many rows, many classes, rough
         optimum soon. "lbfgs" goes to the optimum with all rows at once.
     optimizer : {"adam", "sgd"} or fastml.optim.Optimizer, default="adam"
-        How "minibatch" steps. The names stand for ``Adam(learning_rate=0.01)`` and
-        ``SGD(learning_rate=0.1, momentum=0.9)``; pass an instance to set (and search) its parameters.
+        How "minibatch" steps. The names stand for ``Adam(InverseTimeDecay(0.01, 0.003))`` and
+        ``SGD(InverseTimeDecay(0.1, 0.003), momentum=0.9)``; pass an instance to set (and search) its parameters.
     alpha : float, default=1e-4
         Strength of the penalty. scikit-learn's ``C`` is ``1 / (alpha * sum of weights)``.
     l1_ratio : float, default=0.0
@@ -62,7 +65,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Epochs ("minibatch") or iterations ("lbfgs") at most.
     tol : float, default=1e-4
         "minibatch" stops when ``n_iter_no_change`` epochs in a row did not lower the loss by this much; "lbfgs"
-        when no entry of the gradient is larger.
+        when no entry of the gradient is larger, nor 10 times larger with features scaled to unit curvature.
     label_smoothing : float, default=0.0
         In [0, 1): share of each target that is spread evenly over all classes.
     n_negatives : None
@@ -208,7 +211,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         data = X, y, sample_weight
         X, y = self._validate(X, y, reset=True)
         target, classes = encode(y, None, X.dtype)
-        weight = combined_weight(sample_weight, self.class_weight, X, target, classes)
+        weight = combined_weight(sample_weight, self.class_weight, target, classes)
         random_state = check_random_state(self.random_state)
         start = self._start(classes, X)
         self.classes_ = classes
@@ -219,8 +222,10 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with tasks.fit():
             solve = self._solve_lbfgs if self.solver == "lbfgs" else self._solve_minibatch
             values = solve(problem, values, monitor, tasks, random_state)
+            monitor.check(values)
         for name, value in self._fitted(problem, values).items():
             setattr(self, name, value)
+        self.__dict__.pop("_optimizer_state", None)  # it belonged to other parameters
         self.loss_curve_, self.n_iter_ = monitor.losses, len(monitor.losses)
         self.validation_loss_curve_ = monitor.validation_losses if self.early_stopping else None
         return self
@@ -251,12 +256,13 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For bad input, labels not in ``classes``, and where the fit diverges; nothing has changed then.
         """
+        self._validate_params()  # scikit-learn's decorator checks them in the first call only
         if self.early_stopping:
             raise ValueError("partial_fit has no rows to hold out: set early_stopping=False.")
         is_first = not hasattr(self, "coef_")
         X, y = self._validate(X, y, reset=is_first)
         target, known = encode(y, self._known_classes(classes, y, is_first), X.dtype)
-        weight = combined_weight(sample_weight, self.class_weight, X, target, known)
+        weight = combined_weight(sample_weight, self.class_weight, target, known)
         start = self._start(known, X, go_on=not is_first)
         problem = self._problem(X, target, weight, known)
         values = problem.join(*start)
@@ -349,7 +355,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if not is_soft(y):
                 raise ValueError("classes must be passed to the first call of partial_fit: all labels that will come.")
             return None
-        classes = np.unique(column_or_1d(np.asarray(classes)))
+        classes = np.unique(column_or_1d(np.asarray(classes), input_name="classes"))
+        assert_all_finite(classes, input_name="classes")
         if len(classes) < 2:
             raise ValueError(f"classes has one class only, {classes!r}: a classifier needs at least 2.")
         return classes
@@ -359,7 +366,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _start(self, classes, X, go_on=False):
         """Coefficients (C, d) and intercepts (C,) to begin at."""
-        if not (go_on or self.warm_start and hasattr(self, "coef_")):
+        if not (go_on or (self.warm_start and hasattr(self, "coef_"))):
             return np.zeros((len(classes), X.shape[1]), X.dtype), np.zeros(len(classes), X.dtype)
         coef, intercept = self._dense_coef(), self.intercept_
         if not np.array_equal(classes, self.classes_):
@@ -424,7 +431,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if tasks.end_iteration(values) or stop:
                 break
         else:
-            self._warn(f"did not converge in max_iter={self.max_iter} epochs: raise max_iter, tol or the learning rate.")
+            advice = "raise max_iter, tol or the learning rate"
+            self._warn(f"did not converge in max_iter={self.max_iter} epochs: {advice}.")
         return values if monitor.best_values is None else monitor.best_values
 
     def _solve_lbfgs(self, problem, values, monitor, tasks, random_state):
@@ -435,7 +443,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         def on_iteration(loss, values):
             nonlocal previous
             tasks.begin_iteration(previous)
-            stop, previous = monitor.record(loss, values), values
+            stop, previous = monitor.record(loss, values), values.copy()
             return tasks.end_iteration(values) or stop
 
         l2, _ = self._penalties(problem)
@@ -447,4 +455,5 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return values if monitor.best_values is None else monitor.best_values.astype(problem.dtype)
 
     def _warn(self, message):
-        warnings.warn(f"{type(self).__name__} {message}", ConvergenceWarning, stacklevel=4)
+        # Seven frames up: this, the solver, fit and its three decorators, and who called fit.
+        warnings.warn(f"{type(self).__name__} {message}", ConvergenceWarning, stacklevel=7)

@@ -48,7 +48,9 @@ def _check_rows(X, n_features):
         X = check_floats(X, "X")
         check_finite(X, "X")
     if X.shape[1] != n_features:
-        raise ValueError(f"X: expected {n_features} columns, as W of shape (n_classes, n_features) has; got {X.shape[1]}.")
+        raise ValueError(
+            f"X: expected {n_features} columns, as W of shape (n_classes, n_features) has; got {X.shape[1]}."
+        )
     return X
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastml.functional._memory import empty
 from fastml.functional._validate import (
     check_floats,
     check_fraction,
@@ -70,7 +71,7 @@ def _run_softmax(wide, narrow, logits, temperature):
     """Check, run one of the kernels that fill an array like the logits, return the array."""
     logits = _check_logits(logits)
     beta = check_temperature(temperature, logits.dtype)
-    out, lse = np.empty_like(logits), np.empty(len(logits), logits.dtype)
+    out, lse = empty(logits.shape, logits.dtype), np.empty(len(logits), logits.dtype)
     _run(narrow if logits.shape[1] <= _NARROW else wide, logits, beta, out, lse)
     _check_result(logits, lse)
     return out
@@ -298,7 +299,7 @@ def softmax_cross_entropy_grad(logits, target, *, sample_weight=None, label_smoo
     >>> loss, gradient = result
     """
     logits, target, weight, scalars = _check_classification(logits, target, sample_weight, label_smoothing, temperature)
-    loss, grad = np.empty(len(logits), logits.dtype), np.empty_like(logits)
+    loss, grad = np.empty(len(logits), logits.dtype), empty(logits.shape, logits.dtype)
     kernel = _pick(
         target, scalars, kernels.soft_cross_entropy_grad, kernels.cross_entropy_grad, kernels.narrow_cross_entropy_grad
     )

@@ -10,92 +10,117 @@ cannot be written, or a damaged cache file, costs a compilation and never an err
 
 import functools
 import hashlib
+import inspect
+import os
+import pickle
+import sys
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
+import numba
 from numba import config, njit
-from numba.core.caching import (
-    CompileResultCacheImpl,
-    FunctionCache,
-    InTreeCacheLocator,
-    UserProvidedCacheLocator,
-    UserWideCacheLocator,
-)
+from numba.core.caching import InTreeCacheLocator, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.extending import register_jitable
 
 # NaN and infinity keep their meaning: a masked logit is -inf.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
 
 
+# Settings of Numba that change the machine code, beside the processor.
+_SETTINGS = "OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE"
+
+
 @functools.cache
-def source_digest():
-    """Digest of the sources that machine code is made from."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+def source_digest(file=__file__):
+    """Digest of what machine code is made from: the sources of this folder and ``file``, and the compiler."""
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for path in sorted({*Path(__file__).parent.glob("*.py"), Path(file)}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest.digest()
 
 
 @functools.cache
 def cache_folder():
     """The first folder that machine code can be kept in: NUMBA_CACHE_DIR, beside the sources, the user's; or None."""
-    locators = [InTreeCacheLocator, UserWideCacheLocator]
-    if config.CACHE_DIR:
-        locators.insert(0, UserProvidedCacheLocator)
+    locators = [UserProvidedCacheLocator] if config.CACHE_DIR else []
+    locators.append(InTreeCacheLocator)
+    if os.path.isabs(os.path.expanduser("~")):  # or it would be a folder of that name in the current one
+        locators.append(UserWideCacheLocator)
     for locator in locators:
         if found := locator.from_function(source_digest.__wrapped__, __file__):
             return found.get_cache_path()
     return None
 
 
-class _Locator(InTreeCacheLocator):
-    """Where a kernel's machine code lies, and what it was made from."""
+class _KernelCache(NullCache):
+    """The machine code of a kernel: a file for each specialisation, in which a digest vouches for the rest.
 
-    def __init__(self, py_func, py_file):
-        super().__init__(py_func, py_file)
-        self._cache_path = cache_folder()
+    The digest covers the machine code and what it was made from. So a file that is damaged, half written, stale or
+    of another version is no file, and whatever goes wrong with the folder means compiling, not failing.
+    """
 
-    def get_source_stamp(self):
-        return source_digest()
+    def __init__(self, function):
+        self.function = function
 
-    def get_disambiguator(self):
-        # Settings that change the machine code but are no part of Numba's own key.
-        return f"{self._lineno}-{int(config.OPT)}{'-bounds' if config.BOUNDSCHECK else ''}"
-
-
-class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_Locator]
-
-
-class _KernelCache(FunctionCache):
-    """Numba's cache, except that trouble with its files means compiling, not failing."""
-
-    _impl_class = _CacheImpl
+    @property
+    def cache_path(self):
+        return cache_folder()
 
     def load_overload(self, sig, target_context):
+        target_context.refresh()
+        key, path = self._place(sig, target_context.codegen())
         try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a damaged file can raise anything at all from pickle
-            return None
-
-    def save_overload(self, sig, data):
-        try:
-            super().save_overload(sig, data)
-        except OSError:  # the disk is full, or the folder went away
+            digest, data = path.read_bytes().split(b"\n", 1)
+            if digest == self._digest(data):
+                stored_key, result = pickle.loads(data)
+                return CompileResult._rebuild(target_context, *result) if stored_key == key else None
+        except (OSError, ValueError):  # no such file, or no digest in it
             pass
+        return None
+
+    def save_overload(self, sig, result):
+        if result.library.has_dynamic_globals:  # addresses, which the next process will not have
+            return
+        key, path = self._place(sig, result.codegen)
+        data = dumps((key, result._reduce()))
+        draft = path.with_suffix(f".{uuid.uuid4().hex}")
+        with suppress(OSError):  # the disk is full, or the folder went away
+            try:
+                draft.write_bytes(self._digest(data) + b"\n" + data)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _digest(self, data):
+        return hashlib.sha256(source_digest(inspect.getfile(self.function)) + data).hexdigest().encode()
+
+    def _place(self, sig, codegen):
+        """What the machine code is for, and the file that holds it."""
+        settings = {name: str(getattr(config, name)) for name in _SETTINGS}
+        cells = dumps([cell.cell_contents for cell in self.function.__closure__ or ()])
+        name = f"{self.function.__module__}.{self.function.__qualname__}"
+        key = sig, codegen.magic_tuple(), settings, cells, name, sys.implementation.cache_tag
+        short = "".join(c for c in name.removeprefix("fastml.kernels.") if c not in "<>")
+        return key, Path(cache_folder(), f"{short}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc")
 
 
 def kernel(function):
     """Compile ``function`` on its first call, or load its machine code from the cache."""
-    compiled = njit(**_OPTIONS)(function)
+    compiled = njit(no_cfunc_wrapper=True, **_OPTIONS)(function)
     if not config.DISABLE_JIT and cache_folder() is not None:
         compiled._cache = _KernelCache(function)
     return compiled
 
 
 def point(function):
-    """Compile ``function`` into each kernel that calls it."""
-    return njit(forceinline=True, **_OPTIONS)(function)
+    """Compile ``function`` into each kernel that calls it; called from elsewhere it is plain Python."""
+    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def exact_point(function):
     """A ``point`` whose arithmetic keeps its order and its divisions, for tricks that live on rounding errors."""
-    return njit(forceinline=True, **{**_OPTIONS, "fastmath": {"contract"}})(function)
+    options = {**_OPTIONS, "fastmath": {"contract"}}
+    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **options)(function)

@@ -7,6 +7,8 @@ where the optimum has them.
 
 import math
 
+import numpy as np
+
 from fastml.kernels._jit import point
 
 SGD, ADAM = 0, 1  # what ``rule`` may be
@@ -40,8 +42,8 @@ def adam(w, g, mean, square, rate, step, hyper, l1, factor):
     """Adam with bias correction: Kingma and Ba 2015, algorithm 1."""
     beta_1, beta_2, epsilon, weight_decay = hyper[0], hyper[1], hyper[2], hyper[4]
     kind = w.dtype.type
-    rate_1 = kind(rate / (1 - float(beta_1) ** step))
-    root_2 = kind(1 / math.sqrt(1 - float(beta_2) ** step))
+    rate_1 = kind(rate / (1 - np.float64(beta_1) ** step))
+    root_2 = kind(1 / math.sqrt(1 - np.float64(beta_2) ** step))
     for i in range(w.shape[0]):
         gradient = factor * g[i] + weight_decay * w[i]
         mean[i] = beta_1 * mean[i] + (1 - beta_1) * gradient

@@ -1,5 +1,7 @@
 """Optimizer updates of a range of parameters; the rules themselves are in ``_rules``."""
 
+import numpy as np
+
 from fastml.kernels._jit import kernel
 from fastml.kernels._rules import apply_rule
 
@@ -16,5 +18,6 @@ def sum_of_squares(start, stop, block, g, sums):
     """Sum of squares of g[start:stop], in double precision, to ``sums`` at the block's place."""
     total = 0.0
     for i in range(start, stop):
-        total += float(g[i]) * float(g[i])
+        value = np.float64(g[i])  # float() of a float32 is a float32 to Numba
+        total += value * value
     sums[start // block] = total

@@ -11,17 +11,51 @@ With ``shift = (z - max z) * beta``, ``beta`` one over the temperature and ``tot
 not -inf) and 0 on the others. A target on a masked class gives an infinite loss; a NaN, a logit of +inf, or a row
 without an open class give NaN: the floor above finds bad logits by looking at the losses.
 
-Any output may be its input. With few classes a row does not fill a vector, so the ``narrow_`` twins turn
-``_LANES`` rows at a time on their side, in a tile that stays in the first-level cache, and run across rows.
+Any output may be its input. A row is read once: chunk after chunk is copied to the output and exponentiated there,
+relative to the maximum so far, while it lies in the first-level cache; what the maximum grew by afterwards is made
+good when the row is scaled (the online normalizer of Milakov & Gimelshein, arXiv:1805.02867). With few classes a row
+does not fill a vector, so the ``narrow_`` twins turn ``_LANES`` rows at a time on their side and run across rows.
 """
 
+import math
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from fastml.kernels._jit import kernel, point
-from fastml.kernels._math import _maximum, exp, log, row_max
+from fastml.kernels._jit import exact_point, kernel, point
+from fastml.kernels._math import _exp_polynomial, _maximum, _pick, log, row_max
 
+_CHUNK = 1024  # classes at a time, in and out within half of the first-level cache
 _LANES = 64  # rows in a tile: enough that the vector loads come long after the single stores that they read
 _STEP = 16  # rows turned at once, so that both sides of the transposition are contiguous for the compiler
+_LOWEST = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)  # finite: -inf - -inf is NaN
+
+
+def _two_to(n):
+    """Two to the integer n - 1.5 * 2^mantissa - bias: its last bits become the exponent."""
+    integer, mantissa = (np.int32, 23) if isinstance(n, np.float32) else (np.int64, 52)
+    return integer(n.view(integer) << integer(mantissa)).view(type(n))
+
+
+@overload(_two_to, jit_options={"forceinline": True})
+def _compiled_two_to(n):  # pragma: no cover - compile time
+    if n == types.float32:
+        return lambda n: np.int32(np.float32(n).view(np.int32) << np.int32(23)).view(np.float32)
+    return lambda n: np.int64(np.float64(n).view(np.int64) << np.int64(52)).view(np.float64)
+
+
+@exact_point
+def _exp(x):
+    """e to the x for x <= 0, with zero in the place of subnormal results: faster than the exp of all numbers."""
+    real = type(x)
+    magic = _pick(x, 1.5 * 2**23 + 127, 1.5 * 2**52 + 1023)
+    shifted = x * real(1 / math.log(2)) + magic
+    n = shifted - magic
+    r = x - n * _pick(x, 0.693145751953125, 0.693147180559663)
+    r = r - n * _pick(x, 1.4286068e-06, 2.8235290563031577e-13)
+    return real(0) if x < _pick(x, -87.0, -708.0) else _exp_polynomial(r) * _two_to(shifted)
+
 
 # ---------------------------------------------------------------------------------------------- pieces of a row
 
@@ -31,7 +65,7 @@ def _sum_exp(z, top, beta):
     """Sum of ``exp((z - top) beta)``."""
     total = z.dtype.type(0)
     for j in range(z.shape[0]):
-        total += exp((z[j] - top) * beta)
+        total += _exp((z[j] - top) * beta)
     return total
 
 
@@ -59,9 +93,56 @@ def _exp_shifted(x, top, beta):
     """``x = exp((x - top) beta)``; returns its sum."""
     total = x.dtype.type(0)
     for j in range(x.shape[0]):
-        x[j] = exp((x[j] - top) * beta)
+        x[j] = _exp((x[j] - top) * beta)
         total += x[j]
     return total
+
+
+@point
+def _exp_into(z, top, beta, out):
+    """``out = exp((z - top) beta)`` in other memory; returns its sum."""
+    total = z.dtype.type(0)
+    for j in range(z.shape[0]):
+        e = _exp((z[j] - top) * beta)
+        out[j] = e
+        total += e
+    return total
+
+
+@point
+def _exp_row(z, label, beta, out, tops):
+    """``out = exp((z - tops[k]) beta)`` in chunk k; returns the maximum, the sum relative to it, and ``z[label]``."""
+    top, total, wanted = _pick(z[0], _LOWEST[0], _LOWEST[1]), z.dtype.type(0), z.dtype.type(0)
+    same = z.ctypes.data == out.ctypes.data
+    for k in range(tops.shape[0]):
+        start, stop = k * _CHUNK, min(k * _CHUNK + _CHUNK, z.shape[0])
+        source, part = z[start:stop], out[start:stop]
+        grown = _maximum(top, row_max(source))
+        if start <= label < stop:  # here, as a read before the row is in the cache would wait for the memory
+            wanted = source[label - start]
+        chunk_total = _exp_shifted(part, grown, beta) if same else _exp_into(source, grown, beta, part)
+        total = total * _exp((top - grown) * beta) + chunk_total
+        tops[k] = top = grown
+    return top, total, wanted
+
+
+@point
+def _scale_row(x, factor, top, beta, tops):
+    """``x *= factor`` for a row of ``_exp_row``, whose chunks know the maximum up to them."""
+    for k in range(tops.shape[0]):
+        _scale(x[k * _CHUNK : min(k * _CHUNK + _CHUNK, x.shape[0])], factor * _exp((tops[k] - top) * beta))
+
+
+@point
+def _sum_row(z, beta):
+    """Maximum of ``z``, and the sum of ``exp((z - maximum) beta)``."""
+    top, total = _pick(z[0], _LOWEST[0], _LOWEST[1]), z.dtype.type(0)
+    for start in range(0, z.shape[0], _CHUNK):
+        part = z[start : min(start + _CHUNK, z.shape[0])]
+        grown = _maximum(top, row_max(part))
+        total = total * _exp((top - grown) * beta) + _sum_exp(part, grown, beta)
+        top = grown
+    return top, total
 
 
 @point
@@ -69,7 +150,7 @@ def _exp_marked(x, top, beta):
     """As ``_exp_shifted`` with -1 on masked classes: an exponential that underflowed is zero as well, but open."""
     total, masked, mark = x.dtype.type(0), x.dtype.type(-np.inf), x.dtype.type(-1)
     for j in range(x.shape[0]):
-        e = exp((x[j] - top) * beta)
+        e = _exp((x[j] - top) * beta)
         x[j] = e if x[j] > masked else mark
         total += e
     return total
@@ -121,20 +202,18 @@ def _scale_open(x, factor, minus):
 def log_sum_exp(start, stop, logits, beta, lse):
     """``lse`` (n,) of ``logits`` (n, C) times ``beta``."""
     for i in range(start, stop):
-        z = logits[i]
-        top = row_max(z)
-        lse[i] = top * beta + log(_sum_exp(z, top, beta))
+        top, total = _sum_row(logits[i], beta)
+        lse[i] = top * beta + log(total)
 
 
 @kernel
 def softmax(start, stop, logits, beta, out, lse):
     """Probabilities ``out`` (n, C) and log-sum-exp ``lse`` (n,)."""
+    tops, one = np.empty(-(-logits.shape[1] // _CHUNK), logits.dtype), logits.dtype.type(1)
     for i in range(start, stop):
-        z, p = logits[i], out[i]
-        top = _start_row(z, p)
-        total = _exp_shifted(p, top, beta)
+        top, total, _ = _exp_row(logits[i], -1, beta, out[i], tops)
+        _scale_row(out[i], one / total, top, beta, tops)
         lse[i] = top * beta + log(total)
-        _scale(p, z.dtype.type(1) / total)
 
 
 @kernel
@@ -142,8 +221,8 @@ def log_softmax(start, stop, logits, beta, out, lse):
     """Log-probabilities ``out`` (n, C) and log-sum-exp ``lse`` (n,)."""
     for i in range(start, stop):
         z, p = logits[i], out[i]
-        top = row_max(z)
-        log_total = log(_sum_exp(z, top, beta))
+        top, total = _sum_row(z, beta)
+        log_total = log(total)
         lse[i] = top * beta + log_total
         for j in range(z.shape[0]):
             p[j] = (z[j] - top) * beta - log_total
@@ -154,32 +233,39 @@ def cross_entropy(start, stop, logits, y, weight, smoothing, beta, loss):
     """``loss`` (n,) of labels ``y`` (n,)."""
     for i in range(start, stop):
         z = logits[i]
-        top = row_max(z)
+        top, total = _sum_row(z, beta)
         wanted = (z[y[i]] - top) * beta
         if smoothing > 0:
             mean, _ = _mean_shift(z, top, beta)
             wanted += smoothing * (mean - wanted)
-        loss[i] = weight[i] * (log(_sum_exp(z, top, beta)) - wanted)
+        loss[i] = weight[i] * (log(total) - wanted)
+
+
+@point
+def _smoothed_row(z, label, w, smoothing, beta, g):
+    """Loss and gradient of one row whose label is smoothed."""
+    top = _start_row(z, g)
+    mean, n_open = _mean_shift(g, top, beta)
+    wanted = (g[label] - top) * beta
+    total = _exp_marked(g, top, beta)
+    _scale_open(g, w * beta / total, w * beta * smoothing / n_open)
+    g[label] -= w * beta - w * beta * smoothing
+    return w * (log(total) - wanted - smoothing * (mean - wanted))
 
 
 @kernel
 def cross_entropy_grad(start, stop, logits, y, weight, smoothing, beta, loss, grad):
     """``loss`` (n,) of labels ``y`` (n,) and its gradient ``grad`` (n, C)."""
+    tops = np.empty(-(-logits.shape[1] // _CHUNK), logits.dtype)
     for i in range(start, stop):
         z, g, w = logits[i], grad[i], weight[i]
-        top = _start_row(z, g)
-        wanted, hit = (g[y[i]] - top) * beta, w * beta
         if smoothing > 0:
-            mean, n_open = _mean_shift(g, top, beta)
-            wanted += smoothing * (mean - wanted)
-            total = _exp_marked(g, top, beta)
-            _scale_open(g, hit / total, hit * smoothing / n_open)
-            hit -= hit * smoothing
+            loss[i] = _smoothed_row(z, y[i], w, smoothing, beta, g)
         else:
-            total = _exp_shifted(g, top, beta)
-            _scale(g, hit / total)
-        g[y[i]] -= hit
-        loss[i] = w * (log(total) - wanted)
+            top, total, wanted = _exp_row(z, y[i], beta, g, tops)
+            _scale_row(g, w * beta / total, top, beta, tops)
+            g[y[i]] -= w * beta
+            loss[i] = w * (log(total) - (wanted - top) * beta)
 
 
 @kernel
@@ -260,7 +346,7 @@ def _exp_tile(tile, beta, top, total):
     for c in range(tile.shape[0]):
         lane = tile[c]
         for r in range(_LANES):
-            e = exp((lane[r] - top[r]) * beta)
+            e = _exp((lane[r] - top[r]) * beta)
             lane[r] = e
             total[r] += e
 

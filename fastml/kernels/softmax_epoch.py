@@ -140,7 +140,8 @@ def clipping(grad, max_norm):
         return grad.dtype.type(1)
     square = 0.0
     for i in range(grad.shape[0]):
-        square += float(grad[i]) * float(grad[i])
+        value = np.float64(grad[i])  # float() of a float32 is a float32 to Numba
+        square += value * value
     return grad.dtype.type(min(1.0, max_norm / (math.sqrt(square) + 1e-300)))
 
 

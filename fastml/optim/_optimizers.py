@@ -1,6 +1,7 @@
 """The optimizers. An update is one pass over memory in a kernel; the rules are in ``fastml.kernels._rules``."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
 
@@ -12,6 +13,7 @@ from fastml.kernels import optimizers as kernels
 from fastml.runtime import run_blocks, thread_count
 
 _BLOCK = 1 << 16  # parameters of a block: some 50 us of work
+_INTERVALS = {"[0, 1)": (0, 1), "[0, inf)": (0, math.inf), "(0, inf)": (math.ulp(0.0), math.inf)}
 
 
 @dataclass
@@ -31,33 +33,50 @@ class OptimizerState:
     second: list
 
 
-class Optimizer(BaseEstimator):
+class Optimizer(ABC, BaseEstimator):
     """What all optimizers share: ``init``, ``update`` and the checks of their parameters."""
 
-    def _check(self, learning_rate=0.0):
+    @abstractmethod
+    def _limits(self):
+        """The rule's own numbers: name -> (value, interval)."""
+
+    @abstractmethod
+    def _uses(self):
+        """Whether the rule has a first and a second moment."""
+
+    @abstractmethod
+    def _hyper(self, dtype):
+        """The rule's settings as kernels take them."""
+
+    def _check(self):
         """Raise for a parameter out of range; the message names it."""
-        limits = {
-            "learning_rate": (learning_rate if callable(self.learning_rate) else self.learning_rate, 0, math.inf),
-            "weight_decay": (self.weight_decay, 0, math.inf),
-            **self._limits(),
-        }
+        limits = {"weight_decay": (self.weight_decay, "[0, inf)"), **self._limits()}
+        if not callable(self.learning_rate):
+            limits["learning_rate"] = self.learning_rate, "[0, inf)"
         if self.max_grad_norm is not None:
-            limits["max_grad_norm"] = (self.max_grad_norm, math.ulp(0.0), math.inf)
-        for name, (value, least, bound) in limits.items():
+            limits["max_grad_norm"] = self.max_grad_norm, "(0, inf)"
+        for name, (value, interval) in limits.items():
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name} of {self!r} must be a real number, got {value!r}.")
+            least, bound = _INTERVALS[interval]
             if not least <= value < bound:
-                raise ValueError(f"{name} of {self!r} must be in [{least}, {bound}), got {value!r}.")
+                raise ValueError(f"{name} of {self!r} must be in {interval}, got {value!r}.")
 
     def _rates(self, step, n_steps):
         """Learning rate and number, from 1, of the ``n_steps`` updates after ``step``; shape (n_steps, 2)."""
-        numbers = np.arange(step, step + n_steps)
-        rates = [self.learning_rate(int(s)) for s in numbers] if callable(self.learning_rate) else self.learning_rate
-        table = np.empty((n_steps, 2))
-        table[:, 0], table[:, 1] = rates, numbers + 1
-        if not (np.isfinite(table[:, 0]).all() and (table[:, 0] >= 0).all()):
-            raise ValueError(f"learning_rate of {self!r} gave a rate that is negative or not finite.")
+        steps, table = range(step, step + n_steps), np.empty((n_steps, 2))
+        is_scheduled = callable(self.learning_rate)
+        table[:, 0] = [self._scheduled(s) for s in steps] if is_scheduled else self.learning_rate
+        table[:, 1] = np.arange(step + 1, step + n_steps + 1)
         return table
+
+    def _scheduled(self, step):
+        rate = self.learning_rate(step)
+        if not isinstance(rate, Real) or not 0 <= rate < math.inf:
+            raise ValueError(
+                f"learning_rate of {self!r} must give numbers in [0, inf), but gave {rate!r} at step {step}."
+            )
+        return rate
 
     def _moments(self, n, dtype):
         """The two moments of ``n`` parameters at the start: zeros, or empty where the rule has none."""
@@ -91,27 +110,48 @@ class Optimizer(BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If shapes, dtypes or the state do not fit, or a gradient is not finite; nothing is changed then.
+        TypeError, ValueError
+            If shapes, dtypes or the state do not fit, arrays overlap, or a gradient is not finite; nothing is changed
+            then.
         """
         self._check()
         params, grads = _checked_arrays("params", params, writable=True), _checked_arrays("grads", grads)
-        sizes = [p.size if used else 0 for used in self._uses() for p in params]
-        if [m.size for m in state.first + state.second] != sizes:
-            raise ValueError("state does not belong to these params: make it with init(params).")
+        self._check_state(state, params)
         if [(p.shape, p.dtype) for p in params] != [(g.shape, g.dtype) for g in grads]:
             raise ValueError("grads must have the shapes and dtypes of params, array by array.")
-        norm = math.sqrt(sum(_sum_of_squares(g.reshape(-1)) for g in grads))
+        _check_apart(params, grads)
+        # To ask joblib takes as long as a small update.
+        threads = thread_count() if any(p.size > _BLOCK for p in params) else 1
+        norm = math.sqrt(sum(_sum_of_squares(g.reshape(-1), threads) for g in grads))
         if not math.isfinite(norm):
             raise ValueError("grads has NaN or infinite values: lower the learning rate or look for outliers.")
         factor = 1.0 if self.max_grad_norm is None else min(1.0, self.max_grad_norm / max(norm, math.ulp(0.0)))
-        (rate, step), threads = self._rates(state.step, 1)[0], thread_count()
+        rate, step = self._rates(state.step, 1)[0]
         for p, g, first, second in zip(params, grads, state.first, state.second, strict=True):
             kind = p.dtype.type
             arrays = p.reshape(-1), g.reshape(-1), first, second
             rule = self._kind, rate, step, self._hyper(p.dtype), kind(0), kind(factor)
             run_blocks(kernels.update, p.size, _BLOCK, threads, *arrays, *rule)
         state.step += 1
+
+    def _check_state(self, state, params):
+        """Raise unless the moments fit the parameters."""
+        if not isinstance(state, OptimizerState):
+            raise TypeError(f"state must be what init(params) returned, got {type(state).__name__}.")
+        expected = [(p.size if used else 0, p.dtype) for used in self._uses() for p in params]
+        if [(m.size, m.dtype) for m in state.first + state.second] != expected:
+            raise ValueError("state does not belong to these params: make it with init(params).")
+
+
+def _check_apart(params, grads):
+    """Raise where an array to be written shares memory with another."""
+    arrays = [("params", i, p) for i, p in enumerate(params)] + [("grads", i, g) for i, g in enumerate(grads)]
+    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes, name, i) for name, i, a in arrays if a.size)
+    read_to = written_to = 0
+    for first, last, name, i in spans:
+        if first < written_to or (name == "params" and first < read_to):
+            raise ValueError(f"{name}[{i}] shares memory with another array, and updates are in place: pass a copy.")
+        read_to, written_to = max(read_to, last), max(written_to, last if name == "params" else 0)
 
 
 def _checked_arrays(name, arrays, writable=False):
@@ -120,17 +160,23 @@ def _checked_arrays(name, arrays, writable=False):
         raise TypeError(f"{name} must be a list of arrays, got {type(arrays).__name__}.")
     for i, array in enumerate(arrays):
         if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name}[{i}] must be a float32 or float64 array, got {getattr(array, 'dtype', type(array))}.")
-        if not array.flags.c_contiguous or not array.dtype.isnative:
-            raise ValueError(f"{name}[{i}] must be C-contiguous: pass np.ascontiguousarray of it.")
+            got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"{name}[{i}] must be a float32 or float64 array, got {got}.")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError(f"{name}[{i}] must be C-contiguous and aligned: pass np.array(it, order='C').")
         if writable and not array.flags.writeable:
             raise ValueError(f"{name}[{i}] is read-only, and updates are in place: pass a writable copy.")
-    return list(arrays)
+    return [np.asarray(array) for array in arrays]  # subclasses are types of their own to Numba
 
 
-def _sum_of_squares(flat):
+def _below_one(value, dtype):
+    """A number below 1 that stays below 1 in this dtype."""
+    return min(value, 1 - np.finfo(dtype).epsneg)
+
+
+def _sum_of_squares(flat, threads):
     sums = np.zeros(-(-flat.size // _BLOCK))
-    run_blocks(kernels.sum_of_squares, flat.size, _BLOCK, thread_count(), _BLOCK, flat, sums)
+    run_blocks(kernels.sum_of_squares, flat.size, _BLOCK, threads, _BLOCK, flat, sums)
     return sums.sum()
 
 
@@ -178,13 +224,15 @@ class SGD(Optimizer):
         self.max_grad_norm = max_grad_norm
 
     def _limits(self):
-        return {"momentum": (self.momentum, 0, 1)}
+        if not isinstance(self.nesterov, bool | np.bool_):
+            raise TypeError(f"nesterov of {self!r} must be True or False, got {self.nesterov!r}.")
+        return {"momentum": (self.momentum, "[0, 1)")}
 
     def _uses(self):
         return self.momentum > 0, False
 
     def _hyper(self, dtype):
-        return np.array([self.momentum, 0, 0, self.nesterov, self.weight_decay], dtype)
+        return np.array([_below_one(self.momentum, dtype), 0, 0, self.nesterov, self.weight_decay], dtype)
 
 
 class Adam(Optimizer):
@@ -235,13 +283,14 @@ class Adam(Optimizer):
 
     def _limits(self):
         return {
-            "beta_1": (self.beta_1, 0, 1),
-            "beta_2": (self.beta_2, 0, 1),
-            "epsilon": (self.epsilon, math.ulp(0.0), math.inf),
+            "beta_1": (self.beta_1, "[0, 1)"),
+            "beta_2": (self.beta_2, "[0, 1)"),
+            "epsilon": (self.epsilon, "(0, inf)"),
         }
 
     def _uses(self):
         return True, True
 
     def _hyper(self, dtype):
-        return np.array([self.beta_1, self.beta_2, self.epsilon, 0, self.weight_decay], dtype)
+        betas = _below_one(self.beta_1, dtype), _below_one(self.beta_2, dtype)
+        return np.array([*betas, max(self.epsilon, np.finfo(dtype).tiny), 0, self.weight_decay], dtype)

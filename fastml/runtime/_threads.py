@@ -8,83 +8,100 @@ interrupt stops after the running blocks, and work is split the same way for any
 import os
 import threading
 from collections import deque
+from numbers import Integral
+from queue import SimpleQueue
 
 from joblib import cpu_count
 from joblib.parallel import get_active_backend
 
 
 class _Job:
-    """Tasks 0..n_tasks-1 of one call, shared by the caller and the workers that join it."""
+    """Tasks 0..n_tasks-1 of one call, shared by the caller and the workers that join it.
+
+    An interrupt may raise in the main thread between any two steps of Python code, but not inside of a built-in
+    lock or queue: a ``Condition`` or a ``Semaphore``, which are Python code, could stay locked for ever.
+    """
 
     def __init__(self, function, n_tasks, n_threads):
         self.function = function
         self.pending = iter(range(n_tasks))  # next() on it is atomic under the GIL
         self.free_slots = list(range(n_threads - 1, 0, -1))  # slot 0 is the caller's
-        self.running = 0
+        self.lock = threading.Lock()
+        self.n_helping = 0
+        self.helping = threading.Lock()  # held while any worker takes part
         self.error = None
-        self.idle = threading.Condition(threading.Lock())
 
     def join(self):
         """A worker takes part, unless all hands are there or the job is over."""
-        with self.idle:
+        with self.lock:
             if not self.free_slots:
                 return
             slot = self.free_slots.pop()
-            self.running += 1
+            if self.n_helping == 0:
+                self.helping.acquire()
+            self.n_helping += 1
         try:
             self.work(slot)
         except BaseException as error:
+            self.stop()
             self.error = error
-        with self.idle:
-            self.running -= 1
-            self.idle.notify()
+        with self.lock:
+            self.n_helping -= 1
+            if self.n_helping == 0:
+                self.helping.release()
 
     def work(self, slot):
-        function = self.function
-        try:
-            for task in self.pending:
-                function(task, slot)
-        except BaseException:
-            self.pending = iter(())  # nobody begins another block
-            raise
+        """Do tasks until none is left."""
+        for task in self.pending:
+            self.function(task, slot)
+
+    def stop(self):
+        """Nobody begins another task."""
+        deque(self.pending, maxlen=0)
 
     def finish(self):
-        """Wait for the blocks that are still running, then pass on what went wrong in one."""
-        with self.idle:
-            self.free_slots.clear()
-            while self.running:
-                self.idle.wait()
+        """Let nobody begin a task, and wait for those that are running: they write to the caller's arrays."""
+        interrupt = None
+        while True:
+            try:
+                self.stop()
+                with self.lock:
+                    self.free_slots.clear()
+                with self.helping:
+                    break
+            except KeyboardInterrupt as error:
+                interrupt = error
         self.function = None  # an offer that nobody took yet keeps no array alive
-        if self.error is not None:
-            raise self.error
+        if interrupt is not None:
+            raise interrupt
 
 
 class _Pool:
     """Daemon threads that sleep until a job is offered."""
 
     def __init__(self):
-        self.offers = deque()
-        self.wake = threading.Semaphore(0)
+        self.offers = SimpleQueue()
         self.n_workers = 0
         self.growing = threading.Lock()
 
     def offer(self, job, n_helpers):
         if self.n_workers < n_helpers:
             self.grow(n_helpers)
-        for _ in range(n_helpers):
-            self.offers.append(job)
-            self.wake.release()
+        for _ in range(min(n_helpers, self.n_workers)):
+            self.offers.put(job)
 
     def grow(self, n_workers):
         with self.growing:
             while self.n_workers < n_workers:
-                threading.Thread(target=self.serve, name="fastml-worker", daemon=True).start()
+                try:
+                    threading.Thread(target=self.serve, name="fastml-worker", daemon=True).start()
+                except RuntimeError:  # the system gives no more threads: those that are there do the work
+                    return
                 self.n_workers += 1
 
     def serve(self):
         while True:
-            self.wake.acquire()
-            self.offers.popleft().join()
+            self.offers.get().join()
 
 
 _pool = _Pool()
@@ -114,6 +131,8 @@ def thread_count(n_jobs=None):
             if allowed.isdecimal() and int(allowed) > 0:
                 return min(cpu_count(), int(allowed))
             return 1 if backend.nesting_level else cpu_count()
+    if not isinstance(n_jobs, Integral):
+        raise TypeError(f"n_jobs must be an integer or None, got {n_jobs!r}.")
     if n_jobs == 0:
         raise ValueError("n_jobs=0 has no meaning: use None, a positive number of threads, or -1 for all cores.")
     return n_jobs if n_jobs > 0 else max(cpu_count() + 1 + n_jobs, 1)
@@ -127,11 +146,17 @@ def run_tasks(function, n_tasks, n_threads):
             function(task, 0)
         return
     job = _Job(function, n_tasks, n_threads)
-    _pool.offer(job, n_threads - 1)
     try:
+        _pool.offer(job, n_threads - 1)
         job.work(0)
     finally:
         job.finish()
+    error, job.error = job.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: the two would keep each other, and the arrays, alive
 
 
 def run_blocks(kernel, n_rows, block, n_threads, *args):

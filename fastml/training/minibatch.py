@@ -51,7 +51,8 @@ class MiniBatches:
         fresh = self.optimizer._moments(values.size, values.dtype)
         if state is None or [m is None for m in state[1:]] != [m.size == 0 for m in fresh]:
             return 0, *fresh
-        return state[0], *(m if old is None else self.problem.join(*old) for old, m in zip(state[1:], fresh, strict=True))
+        pairs = zip(state[1:], fresh, strict=True)
+        return state[0], *(m if old is None else self.problem.join(*old) for old, m in pairs)
 
     def _operations(self):
         """About how many operations a step takes."""
@@ -72,6 +73,7 @@ class MiniBatches:
         return losses @ sizes / len(order) + self.penalty_value()
 
     def penalty_value(self):
+        """L2 and L1 penalties of the coefficients as they are."""
         l2, l1 = self.penalty
         coef = self.parameters.values[: self.problem.n_coef]
         result = 0.5 * l2 * np.square(coef, dtype=np.float64).sum() if l2 else 0.0

@@ -35,12 +35,8 @@ class Monitor:
         ValueError
             If the fit diverged.
         """
-        if not (loss < self.limit and np.isfinite(values).all()):
-            raise ValueError(
-                f"{self.name} diverged: the loss was {loss:.3g} nats after {len(self.losses) + 1} iterations. "
-                "Lower the learning rate or scale the features (for example with StandardScaler)."
-            )
         self.losses.append(float(loss))
+        self.check(values)
         if self.validate is not None:
             loss = self.validate(values)
             self.validation_losses.append(float(loss))
@@ -52,6 +48,15 @@ class Monitor:
             if self.validate is not None:
                 self.best_values = values.copy()
         return self.patience is not None and self.stale >= self.patience
+
+    def check(self, values):
+        """Raise ValueError if the fit diverged: the last loss is too large, or a value is not finite."""
+        loss = self.losses[-1] if self.losses else np.nan
+        if (self.losses and not loss < self.limit) or not np.isfinite(values).all():
+            raise ValueError(
+                f"{self.name} diverged: the loss was {loss:.3g} nats after {len(self.losses)} iterations. "
+                "Lower the learning rate or scale the features (for example with StandardScaler)."
+            )
 
     def _line(self):
         line = f"{self.name}: iteration {len(self.losses)}, loss {self.losses[-1]:.6f}"

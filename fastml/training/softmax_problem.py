@@ -6,6 +6,8 @@ from scipy.sparse import issparse
 from fastml.runtime import linear_softmax
 from fastml.runtime.linear_softmax import CSR
 
+_MOMENT_ROWS = 512  # rows squared at a time
+
 
 class SoftmaxProblem:
     """Rows, targets and weights of a fit, for any vector of parameters.
@@ -51,6 +53,18 @@ class SoftmaxProblem:
         """Copies of the coefficients, (C, d), and the intercepts."""
         coef, intercept = self.split(values)
         return np.array(coef.T if self.is_sparse else coef, order="C"), intercept.copy()
+
+    def feature_moments(self):
+        """Weighted means of the features and of their squares, (d,) float64 each."""
+        share = self.weights[0] / self.n_rows
+        if self.is_sparse:
+            share, squares = share.astype(np.float64), self.matrix.power(2, dtype=np.float64)
+            return self.matrix.T @ share, squares.T @ share
+        moments = np.zeros((2, self.X.shape[1]))
+        for first in range(0, self.n_rows, _MOMENT_ROWS):
+            rows, part = self.X[first : first + _MOMENT_ROWS], share[first : first + _MOMENT_ROWS]
+            moments += part @ rows, part @ np.square(rows, dtype=np.float64)
+        return moments
 
     def loss(self, values):
         """Weighted mean of the losses."""

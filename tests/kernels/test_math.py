@@ -164,8 +164,9 @@ def test_loop_is_vectorised_in_its_own_precision(name, dtype):
     if dtype is np.float32:
         assert not re.search(r"cvtps2pd|cvtss2sd", text)
         assert not re.search(r"\tv?(?:fn?m(?:add|sub)\d+|add|sub|mul|div)[ps]d\t", text)
-    scalar = from_dtype(np.dtype(dtype))
-    assert getattr(_math, name).overloads[(scalar,)].signature.return_type == scalar
+    function, scalar = getattr(_math, name), from_dtype(np.dtype(dtype))
+    one = njit((scalar,), **_OPTIONS)(lambda x: function(x))
+    assert one.nopython_signatures[0].return_type == scalar
 
 
 def log_sum_exp():

@@ -10,7 +10,7 @@ from fastml.kernels import softmax as kernels
 DTYPES = [np.float32, np.float64]
 SHAPES = [(1, 1), (3, 1), (5, 2), (64, 10), (150, 10), (70, 32), (255, 507), (2, 100_000)]
 if config.DISABLE_JIT:
-    SHAPES = [(1, 1), (3, 1), (5, 2), (70, 3), (7, 37)]
+    SHAPES = [(1, 1), (3, 1), (5, 2), (70, 3), (7, 37), (1, 1100)]
 TOLERANCE = {np.float32: 2e-6, np.float64: 5e-15}
 NARROW = 32
 
@@ -150,6 +150,24 @@ def test_masked_class_gets_nothing(dtype):
         lse, p = outputs(z)
         kernel(0, len(z), z, dtype(1), p, lse)
         assert (p[masked] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("masked", [slice(0, 1500), slice(500, 2500)])
+def test_masks_over_whole_chunks(masked, dtype):
+    """A wide row is worked on in chunks: some without an open class, others with ever larger logits."""
+    z = np.linspace(-1e4, 1e4, 2500).astype(dtype)[None]
+    label = np.array([2499 if masked.start == 0 else 0])
+    z[0, masked] = -np.inf
+    one, w = dtype(1), np.ones(1, dtype)
+    loss, grad = outputs(z)
+    kernels.cross_entropy_grad(0, 1, z, label, w, one * 0, one, loss, grad)
+    close(grad, naive.softmax_cross_entropy_grad(z, label), dtype, 1e4)
+    close(loss, naive.softmax_cross_entropy(z, label), dtype, 1e4)
+    assert (grad[0, masked] == 0).all()
+    lse, _ = outputs(z)
+    kernels.log_sum_exp(0, 1, z, one, lse)
+    close(lse, naive.log_sum_exp(z), dtype, 1e4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,7 +1,5 @@
 """Sphinx configuration: ``sphinx-build -W --keep-going docs docs/_build/html``."""
 
-import warnings
-
 import fastml
 
 project = "fastml"
@@ -46,7 +44,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
     "image_scrapers": ("matplotlib",),
-    "reset_modules": (),
+    "reset_modules": ("matplotlib",),
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 60,
@@ -57,6 +55,3 @@ html_static_path = ["_static"]
 html_title = f"fastml {version}"
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
-
-# The Agg canvas of the gallery has no window to show; that is as it should be.
-warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastml
+from fastml._optional import require
 
 PACKAGE = Path(fastml.__file__).parent
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -111,3 +112,9 @@ def test_public_names_exist(name):
 
 def test_version():
     assert fastml.__version__.count(".") == 2
+
+
+def test_missing_optional_dependency():
+    with pytest.raises(ImportError, match=r'^The dance needs no_such_module: pip install "fastml\[display\]"'):
+        require("no_such_module.part", extra="display", feature="The dance")
+    assert require("json", extra="display", feature="The dance") is json

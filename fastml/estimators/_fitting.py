@@ -42,7 +42,7 @@ class CallbackTasks:
 
     @contextmanager
     def fit(self):
-        """Around the whole fit."""
+        """Around the whole fit, which has set all fitted attributes at its end."""
         self.root.call_on_fit_task_begin(estimator=self.estimator, **self.data)
         yield
         self.root.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes={})

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
 from fastml._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 from fastml.estimators._fitting import CallbackTasks, unchanged_on_error
@@ -223,11 +223,11 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             solve = self._solve_lbfgs if self.solver == "lbfgs" else self._solve_minibatch
             values = solve(problem, values, monitor, tasks, random_state)
             monitor.check(values)
-        for name, value in self._fitted(problem, values).items():
-            setattr(self, name, value)
-        self.__dict__.pop("_optimizer_state", None)  # it belonged to other parameters
-        self.loss_curve_, self.n_iter_ = monitor.losses, len(monitor.losses)
-        self.validation_loss_curve_ = monitor.validation_losses if self.early_stopping else None
+            for name, value in self._fitted(problem, values).items():
+                setattr(self, name, value)
+            self.__dict__.pop("_optimizer_state", None)  # it belonged to other parameters
+            self.loss_curve_, self.n_iter_ = monitor.losses, len(monitor.losses)
+            self.validation_loss_curve_ = monitor.validation_losses if self.early_stopping else None
         return self
 
     @available_if(_has_batches)
@@ -355,10 +355,15 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if not is_soft(y):
                 raise ValueError("classes must be passed to the first call of partial_fit: all labels that will come.")
             return None
-        classes = np.unique(column_or_1d(np.asarray(classes), input_name="classes"))
+        classes = np.asarray(classes)
+        if classes.ndim != 1:
+            raise ValueError(f"classes must be one-dimensional, a list of labels, got shape {classes.shape}.")
         assert_all_finite(classes, input_name="classes")
+        classes = np.unique(classes)
         if len(classes) < 2:
-            raise ValueError(f"classes has one class only, {classes!r}: a classifier needs at least 2.")
+            raise ValueError(
+                f"classes has {len(classes)} label(s), {classes.tolist()!r}: a classifier needs at least 2."
+            )
         return classes
 
     def _dense_coef(self):

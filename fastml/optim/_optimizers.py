@@ -8,6 +8,7 @@ from numbers import Real
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from fastml.functional._validate import canonical
 from fastml.kernels import _rules as rules
 from fastml.kernels import optimizers as kernels
 from fastml.runtime import run_blocks, thread_count
@@ -166,7 +167,7 @@ def _checked_arrays(name, arrays, writable=False):
             raise ValueError(f"{name}[{i}] must be C-contiguous and aligned: pass np.array(it, order='C').")
         if writable and not array.flags.writeable:
             raise ValueError(f"{name}[{i}] is read-only, and updates are in place: pass a writable copy.")
-    return [np.asarray(array) for array in arrays]  # subclasses are types of their own to Numba
+    return [canonical(array, array.dtype) for array in arrays]  # to Numba, subclasses and read-only ones are others
 
 
 def _below_one(value, dtype):

@@ -14,6 +14,8 @@ from queue import SimpleQueue
 from joblib import cpu_count
 from joblib.parallel import get_active_backend
 
+from fastml.runtime._blas_limit import limit_worker
+
 
 class _Job:
     """Tasks 0..n_tasks-1 of one call, shared by the caller and the workers that join it.
@@ -100,6 +102,7 @@ class _Pool:
                 self.n_workers += 1
 
     def serve(self):
+        limit_worker()
         while True:
             self.offers.get().join()
 

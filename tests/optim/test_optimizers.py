@@ -87,7 +87,8 @@ def test_blocks_are_spread_over_threads_without_a_trace():
 def test_parameters_are_scikit_learns():
     optimizer = Adam(0.5, beta_1=0.7)
     assert optimizer.get_params() == {
-        "learning_rate": 0.5, "beta_1": 0.7, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0, "max_grad_norm": None
+        "learning_rate": 0.5, "beta_1": 0.7, "beta_2": 0.999,
+        "epsilon": 1e-8, "weight_decay": 0.0, "max_grad_norm": None,
     }  # fmt: skip
     assert clone(optimizer).get_params() == optimizer.get_params()
     assert clone(optimizer.set_params(epsilon=1.0)).epsilon == 1.0
@@ -232,12 +233,9 @@ BAD_ARRAYS = [
 @pytest.mark.parametrize(("params", "grads", "error", "message"), BAD_ARRAYS)
 def test_bad_arrays(params, grads, error, message):
     before = copy.deepcopy((params, grads))
-    shapes = [
-        (np.shape(p), np.result_type(np.float32, *(a.dtype for a in [p] if getattr(a, "dtype", None) in DTYPES)))
-        for p in params
-    ]
     optimizer = Adam()
-    state = optimizer.init([np.zeros(shape, dtype) for shape, dtype in shapes])
+    dtypes = [p.dtype if getattr(p, "dtype", None) in DTYPES else np.float64 for p in params]
+    state = optimizer.init([np.zeros(np.shape(p), dtype) for p, dtype in zip(params, dtypes, strict=True)])
     with pytest.raises(error, match=message):
         optimizer.update(params, grads, state)
     for now, then in zip((params, grads), before, strict=True):

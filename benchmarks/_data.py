@@ -1,0 +1,48 @@
+"""Real data to measure on, read in place; a benchmark that needs a set that is not there is skipped."""
+
+import csv
+import functools
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _present(name):
+    folder = FOLDER / name
+    if not folder.is_dir():
+        pytest.skip(f"the data set {name} is not there")
+    return folder
+
+
+def _idx(path, header):
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=header)
+
+
+@functools.cache
+def fashion_mnist():
+    """Pixels in 0..1, (60000, 784) and (10000, 784) float32, and labels."""
+    folder, parts = _present("fashion_mnist"), []
+    for part in ("train", "t10k"):
+        images = _idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 784)
+        parts += [images.astype(np.float32) / 255, _idx(folder / f"{part}-labels-idx1-ubyte.gz", 8).astype(np.int64)]
+    return parts
+
+
+@functools.cache
+def banking77():
+    """TF-IDF of words and pairs of words, CSR float32, and labels, for training and testing."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    folder, texts, labels = _present("banking77"), [], []
+    for part in ("train", "test"):
+        with open(folder / f"{part}.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        texts.append([row["text"] for row in rows])
+        labels.append(np.array([row["category"] for row in rows]))
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    return vectorizer.fit_transform(texts[0]), labels[0], vectorizer.transform(texts[1]), labels[1]

@@ -1,0 +1,100 @@
+"""The tiles, panels and runs of linear softmax cross-entropy put together give what the whole would."""
+
+import naive
+import numpy as np
+import pytest
+from numba import config
+from scipy.sparse import csr_array
+
+from fastml.runtime import linear_softmax
+from fastml.runtime.linear_softmax import CSR
+
+SHAPES = [(1, 1, 1), (3, 2, 1), (5, 3, 2), (255, 17, 507), (700, 5, 3), (300, 7, 4500), (1000, 33, 129)]
+if config.DISABLE_JIT:
+    SHAPES = [(1, 1, 1), (5, 3, 2), (40, 4, 7)]
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
+
+
+@pytest.fixture(params=["roomy", "tight"])
+def memory(request, monkeypatch):
+    """As it is, and with so little memory that small shapes take every path that huge ones do."""
+    if request.param == "tight":
+        for name, value in {
+            "_STORED_BYTES": 1 << 15,
+            "_TILE_BYTES": 1 << 13,
+            "_LANES_BYTES": 1 << 9,
+            "_SPAN_ENTRIES": 100,
+            "_COPIED_BYTES": 1 << 8,
+            "_LEAST_WORK": 500,
+            "_PANEL_ROWS": 33,
+        }.items():
+            monkeypatch.setattr(linear_softmax, name, value)
+
+
+def make(shape, dtype, is_soft, is_sparse):
+    rng = np.random.default_rng(0)
+    n, d, n_classes = shape
+    X = rng.standard_normal((n, d)).astype(dtype)
+    X[rng.random(X.shape) < (0.6 if is_sparse else 0)] = 0
+    W, b = rng.standard_normal((n_classes, d)).astype(dtype), rng.standard_normal(n_classes).astype(dtype)
+    target = rng.dirichlet(np.ones(n_classes), n).astype(dtype) if is_soft else rng.integers(0, n_classes, n)
+    return X, W, b, target, rng.random(n).astype(dtype)
+
+
+def run(X, W, b, target, weight, smoothing, temperature, n_threads, is_sparse):
+    """Losses, the losses without gradients, and the gradients; the arguments as the runtime takes them."""
+    real, n_classes = W.dtype.type, len(W)
+    weights = np.stack([weight, weight * target.sum(axis=1) if target.ndim == 2 else weight])
+    settings = real(1 / temperature), real(1 - smoothing), real(smoothing / n_classes)
+    matrix = csr_array(X)
+    rows = CSR(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data) if is_sparse else X
+    coefficients = W.T if is_sparse else W
+    problem = rows, coefficients, b, target, weights, settings, n_threads
+    grads = np.empty(matrix.nnz if is_sparse else X.shape, real), np.empty(coefficients.shape, real), np.empty_like(b)
+    loss = linear_softmax.loss_grad(*problem, *grads)
+    X_grad, W_grad, b_grad = grads
+    if is_sparse:
+        X_grad = csr_array((X_grad, matrix.indices, matrix.indptr), shape=X.shape).toarray()
+        W_grad = W_grad.T
+    return loss, linear_softmax.loss(*problem), X_grad, W_grad, b_grad
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("is_soft", [False, True])
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize(("smoothing", "temperature"), [(0.0, 1.0), (0.1, 2.5)])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.usefixtures("memory")
+def test_equals_its_definition(shape, smoothing, temperature, is_sparse, is_soft, dtype):
+    X, W, b, target, weight = make(shape, dtype, is_soft, is_sparse)
+    loss, alone, *grads = run(X, W, b, target, weight, smoothing, temperature, 2, is_sparse)
+    options = {"sample_weight": weight, "label_smoothing": smoothing, "temperature": temperature}
+    expected = naive.linear_softmax_cross_entropy(X, W, b, target, **options)
+    X_grad, *other_grads = naive.linear_softmax_cross_entropy_grad(X, W, b, target, **options)
+    if is_sparse:
+        X_grad = np.where(X != 0, X_grad, 0)  # of the stored entries
+    for got, wanted in zip([loss, alone, *grads], [expected, expected, X_grad, *other_grads], strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[dtype] * max(np.abs(wanted).max(), 0.1))
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.usefixtures("memory")
+def test_the_same_bits_on_any_number_of_threads(is_sparse):
+    shape = (40, 4, 7) if config.DISABLE_JIT else (600, 20, 700)
+    arguments = *make(shape, np.float32, False, is_sparse), 0.1, 1.0
+    one = run(*arguments, 1, is_sparse)
+    for n_threads in (2, 16):
+        for got, wanted in zip(run(*arguments, n_threads, is_sparse), one, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_without_the_gradient_of_the_rows():
+    X, W, b, target, weight = make((40, 4, 7), np.float64, False, False)
+    settings = 1.0, 1.0, 0.0
+    weights = np.stack([weight, weight])
+    both = np.empty_like(W), np.empty_like(b)
+    linear_softmax.loss_grad(X, W, b, target, weights, settings, 1, np.empty((0, 4)), *both)
+    _, W_grad, b_grad = naive.linear_softmax_cross_entropy_grad(X, W, b, target, sample_weight=weight)
+    np.testing.assert_allclose(both[0], W_grad, atol=1e-12)
+    np.testing.assert_allclose(both[1], b_grad, atol=1e-12)

@@ -129,7 +129,10 @@ def main(shapes):
         for name, median in seconds.items():
             rate = 6 * np.prod(shape) / median / 1e9
             share, ratio = rate / sgemm, median / seconds["fastml"]
-            print(f"  {name:27} {1e3 * median:8.2f} ms {ratio:6.2f}x {rate:6.0f} GFLOP/s {share:5.2f} of sgemm", flush=True)
+            print(
+                f"  {name:27} {1e3 * median:8.2f} ms {ratio:6.2f}x {rate:6.0f} GFLOP/s {share:5.2f} of sgemm",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

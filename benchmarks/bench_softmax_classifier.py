@@ -73,7 +73,11 @@ def lbfgs_against_logistic_regression(X, y, X_test, y_test, *, C=1.0, max_iter=1
     ours = SoftmaxClassifier(solver="lbfgs", alpha=alpha, max_iter=10 * max_iter, tol=0)
     ours, our_seconds = fit_until(ours, X, y, lambda model: objective(model, X, y, alpha) <= goal)
     assert objective(ours, X, y, alpha) <= goal
-    return their_seconds, our_seconds, f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}"
+    return (
+        their_seconds,
+        our_seconds,
+        f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}",
+    )
 
 
 def minibatch_against_logistic_regression(X, y, X_test, y_test, *, accuracy=0.845):
@@ -82,7 +86,11 @@ def minibatch_against_logistic_regression(X, y, X_test, y_test, *, accuracy=0.84
     ours = SoftmaxClassifier(random_state=0)
     ours, our_seconds = fit_until(ours, X, y, lambda model: model.score(X_test, y_test) >= accuracy)
     assert ours.score(X_test, y_test) >= accuracy
-    return their_seconds, our_seconds, f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}"
+    return (
+        their_seconds,
+        our_seconds,
+        f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}",
+    )
 
 
 def torch_epoch(X, y, n_classes, batch_size):

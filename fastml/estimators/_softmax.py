@@ -115,8 +115,8 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     >>> from fastml import SoftmaxClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> classifier = SoftmaxClassifier(solver="lbfgs").fit(X, y)
-    >>> classifier.predict_proba(X[:1]).round(2)
-    array([[0.99, 0.01, 0.  ]])
+    >>> classifier.predict(X[:3]), round(classifier.score(X, y), 2)
+    (array([0, 0, 0]), 0.98)
     """
 
     _parameter_constraints = {
@@ -283,6 +283,7 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix (n_samples, n_features)
+            The rows.
 
         Returns
         -------
@@ -296,7 +297,18 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return scores.ravel() if len(self.classes_) == 2 else scores
 
     def predict(self, X):
-        """The most probable class of each row; ndarray (n_samples,) of labels."""
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray (n_samples,)
+            Labels out of ``classes_``.
+        """
         scores = self.decision_function(X)
         best = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[best]
@@ -307,27 +319,52 @@ class SoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix (n_samples, n_features)
+            The rows.
         temperature : float, default=1.0
             Above 1 softens the probabilities, below 1 sharpens them.
 
         Returns
         -------
         ndarray (n_samples, n_classes)
+            Rows that sum to 1, columns in the order of ``classes_``.
         """
         return softmax(self._logits(X), temperature=temperature)
 
     def predict_log_proba(self, X, temperature=1.0):
-        """Logarithms of ``predict_proba``, without its underflow; ndarray (n_samples, n_classes)."""
+        """Logarithms of ``predict_proba``, without its underflow.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix (n_samples, n_features)
+            The rows.
+        temperature : float, default=1.0
+            Above 1 softens the probabilities, below 1 sharpens them.
+
+        Returns
+        -------
+        ndarray (n_samples, n_classes)
+            In nats, at most 0.
+        """
         return log_softmax(self._logits(X), temperature=temperature)
 
     def sparsify(self):
-        """Convert ``coef_`` to a CSR array, which pays where L1 made most of it zero; returns self."""
+        """Convert ``coef_`` to a CSR array, which pays where L1 made most of it zero.
+
+        Returns
+        -------
+        self
+        """
         check_is_fitted(self)
         self.coef_ = csr_array(self.coef_)
         return self
 
     def densify(self):
-        """Convert ``coef_`` back to a dense array; returns self."""
+        """Convert ``coef_`` back to a dense array.
+
+        Returns
+        -------
+        self
+        """
         check_is_fitted(self)
         self.coef_ = self._dense_coef()
         return self

@@ -198,7 +198,7 @@ def linear_softmax_cross_entropy_grad(X, W, b, target, *, sample_weight=None, la
     """
     problem = _Problem(X, W, b, target, sample_weight, label_smoothing, temperature)
     rows, weights = problem.arguments[:2]
-    dtype, (n_rows, n_classes) = weights.dtype, problem.shape
+    dtype, n_classes = weights.dtype, problem.shape[1]
     X_grad = np.empty(len(rows.data) if problem.is_sparse else rows.shape, dtype)
     W_grad, b_grad = np.empty(weights.shape, dtype), np.empty(n_classes, dtype)
     loss = linear_softmax.loss_grad(*problem.arguments, X_grad, W_grad, b_grad)

@@ -1,0 +1,1 @@
+"""Compiled loops: out-parameters, in place, no checks, no policy."""

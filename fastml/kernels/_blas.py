@@ -25,7 +25,10 @@ def _address(name):
     api.PyCapsule_GetName.argtypes = [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    signature = api.PyCapsule_GetName(capsule)
+    if b"int *" not in signature or ctypes.sizeof(ctypes.c_int) != 4:
+        raise ImportError(f"SciPy's BLAS is not one with 32-bit integers: {signature.decode()}.")
+    return api.PyCapsule_GetPointer(capsule, signature)
 
 
 for _letter in "sd":  # a symbol, not a ctypes pointer: kernels that hold a pointer cannot be cached

@@ -5,10 +5,10 @@ the same bits on one thread and on sixteen. ``loss`` and ``loss_grad`` take arra
 ``weights`` (2, n) holds w and w times the sum of the target, ``settings`` (1/T, 1 - smoothing, smoothing/C).
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
-
 from scipy.sparse import csr_array
 
 from fastml.kernels import linear_softmax as kernels
@@ -83,15 +83,16 @@ def loss_grad(X, W, b, target, weights, settings, n_threads, X_grad, W_grad, b_g
     return out
 
 
-def _rows_scratch(n_threads, W):
-    """A tile of logits and its statistics for each thread."""
-    rows = tile_rows(W.shape[1], W.shape[0], W.itemsize)
-    return np.empty((n_threads, rows, W.shape[0]), W.dtype), np.empty((n_threads, 4, rows), W.dtype)
+def _rows_scratch(rows, n_tasks, n_threads, W):
+    """A tile of logits and its statistics for each thread that may come to work."""
+    n_slots = min(n_tasks, n_threads)
+    return np.empty((n_slots, rows, W.shape[0]), W.dtype), np.empty((n_slots, 4, rows), W.dtype)
 
 
 def _rows_loss(X, W, b, target, weights, settings, n_threads, out):
-    z, stats = _rows_scratch(n_threads, W)
-    bounds = _bounds(len(X), min(-(-len(X) // z.shape[1]), 4 * _MAX_LANES))
+    rows = tile_rows(W.shape[1], W.shape[0], W.itemsize)
+    bounds = _bounds(len(X), min(-(-len(X) // rows), 4 * _MAX_LANES))
+    z, stats = _rows_scratch(rows, len(bounds) - 1, n_threads, W)
 
     def run(part, slot):
         span = bounds[part], bounds[part + 1]
@@ -101,9 +102,10 @@ def _rows_loss(X, W, b, target, weights, settings, n_threads, out):
 
 
 def _rows_loss_grad(X, W, b, target, weights, settings, n_threads, out, X_grad, W_grad, b_grad):
-    z, stats = _rows_scratch(n_threads, W)
-    n_lanes = _lanes(-(-len(X) // min(z.shape[1], 128)), W.nbytes)
+    rows = tile_rows(W.shape[1], W.shape[0], W.itemsize)
+    n_lanes = _lanes(-(-len(X) // min(rows, 128)), W.nbytes)
     bounds = _bounds(len(X), n_lanes)
+    z, stats = _rows_scratch(rows, n_lanes, n_threads, W)
     W_lanes = [W_grad, *np.empty((n_lanes - 1, *W.shape), W.dtype)]
     b_lanes = [b_grad, *np.empty((n_lanes - 1, *b.shape), W.dtype)]
 
@@ -129,78 +131,80 @@ def _add_lanes(lanes, n_threads):
 
 
 class _Panels:
-    """Blocks of rows against panels of classes: a sweep for the log-sum-exp, then one for the gradients."""
+    """Blocks of rows against panels of classes: a sweep for the log-sum-exp, then one for the gradients.
+
+    The first sweep's exponentials are kept for the second while the memory for them lasts, and computed again beyond.
+    """
 
     def __init__(self, X, W, b, target, weights, settings, n_threads):
         self.X, self.W, self.b, self.target = X, W, b, target
         self.weights, self.settings, self.n_threads = weights, settings, n_threads
         n_classes, n_features = W.shape
-        stored_rows = _STORED_BYTES // (n_classes * W.itemsize)
-        self.is_stored = stored_rows >= 32
-        self.n_rows = min(stored_rows if self.is_stored else _PANEL_ROWS, _PANEL_ROWS, len(X))
+        kept_rows = _STORED_BYTES // (n_classes * W.itemsize)
+        self.is_kept = kept_rows >= 32
+        self.n_rows = min(kept_rows if self.is_kept else _PANEL_ROWS, _PANEL_ROWS, len(X))
         least = min(max(65536 // n_features, 1), 256)  # narrower panels would leave BLAS too little to do
         width = max(min(_TILE_BYTES // (self.n_rows * W.itemsize), -(-n_classes // _MAX_LANES)), least)
-        self.classes = _bounds(n_classes, -(-n_classes // width))
-        self.n_panels = len(self.classes) - 1
-        self.stats = np.empty((self.n_panels, 4, self.n_rows), W.dtype)
+        bounds = _bounds(n_classes, -(-n_classes // width))
+        self.panels = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        self.stats = np.empty((len(self.panels), 4, self.n_rows), W.dtype)
         self.joined = np.empty((4, self.n_rows), W.dtype)
 
-    def tiles(self, count):
-        width = max(np.diff(self.classes))
-        return np.empty((count, self.n_rows, width), self.W.dtype)
-
-    def forward(self, first, last, panel, z):
-        span = slice(self.classes[panel], self.classes[panel + 1])
-        stats = self.stats[panel]
-        arrays = self.X, self.W[span], self.b[span], self.target, self.settings, z, stats
-        kernels.panel_forward(first, last, span.start, *arrays)
-
-    def row_blocks(self):
+    def blocks(self):
+        """Go from one block of rows to the next."""
         for first in range(0, len(self.X), self.n_rows):
-            yield first, min(first + self.n_rows, len(self.X))
+            self.rows = first, min(first + self.n_rows, len(self.X))
+            yield slice(*self.rows)
 
-    def join(self, first, last, out):
-        kernels.join_panels(first, last, self.weights, self.stats, self.joined, out)
+    def allocate(self, n_tiles):
+        width = max(panel.stop - panel.start for panel in self.panels)
+        self.tiles = np.empty((n_tiles, self.n_rows, width), self.W.dtype)
+
+    def forward(self, p, tile):
+        """Exponentials of panel ``p`` for the rows of this block."""
+        panel = self.panels[p]
+        arrays = self.X, self.W[panel], self.b[panel], self.target, self.settings, self.tiles[tile], self.stats[p]
+        kernels.panel_forward(*self.rows, panel.start, *arrays)
+
+    def backward(self, p, tile, X_grad, W_grad, b_grad):
+        """Add what panel ``p`` has to the gradients."""
+        panel = self.panels[p]
+        if not self.is_kept:
+            self.forward(p, tile)
+            self.stats[p, 3] = self.joined[3]
+        problem = self.X, self.W[panel], self.target, self.weights, self.settings, self.tiles[tile], self.stats[p]
+        kernels.panel_backward(*self.rows, panel.start, *problem, X_grad, W_grad[panel], b_grad[panel])
+
+    def join(self, out):
+        kernels.join_panels(*self.rows, self.weights, self.stats, self.joined, out)
 
     def loss(self, out):
-        z = self.tiles(self.n_threads)
-        for first, last in self.row_blocks():
-            run_tasks(lambda p, slot: self.forward(first, last, p, z[slot]), self.n_panels, self.n_threads)
-            self.join(first, last, out)
+        self.allocate(min(self.n_threads, len(self.panels)))
+        for _ in self.blocks():
+            run_tasks(self.forward, len(self.panels), self.n_threads)
+            self.join(out)
 
     def loss_grad(self, out, X_grad, W_grad, b_grad):
         W_grad[...], b_grad[...] = 0, 0
-        z = self.tiles(self.n_panels if self.is_stored else self.n_threads)
-        n_lanes = _lanes(self.n_panels, self.n_rows * self.X.shape[1] * self.W.itemsize)
-        lanes = _bounds(self.n_panels, n_lanes)
+        self.allocate(len(self.panels) if self.is_kept else min(self.n_threads, len(self.panels)))
+        n_lanes = _lanes(len(self.panels), self.n_rows * self.X.shape[1] * self.W.itemsize)
+        bounds = _bounds(len(self.panels), n_lanes)
         X_lanes = np.empty((n_lanes, self.n_rows, self.X.shape[1]), self.W.dtype)
 
-        def tile(panel, slot):
-            return z[panel if self.is_stored else slot]
+        def forward(p, slot):
+            self.forward(p, p if self.is_kept else slot)
 
-        for first, last in self.row_blocks():
+        def backward(lane, slot):
+            X_lanes[lane] = 0
+            for p in range(bounds[lane], bounds[lane + 1]):
+                self.backward(p, p if self.is_kept else slot, X_lanes[lane], W_grad, b_grad)
 
-            def forward(panel, slot):
-                self.forward(first, last, panel, tile(panel, slot))
-
-            def backward(lane, slot):
-                X_lanes[lane] = 0
-                for panel in range(lanes[lane], lanes[lane + 1]):
-                    if not self.is_stored:
-                        forward(panel, slot)
-                        self.stats[panel, 3] = self.joined[3]
-                    span = slice(self.classes[panel], self.classes[panel + 1])
-                    arrays = self.X, self.W[span], self.target, self.weights, self.settings
-                    results = X_lanes[lane], W_grad[span], b_grad[span]
-                    kernels.panel_backward(
-                        first, last, span.start, *arrays, tile(panel, slot), self.stats[panel], *results
-                    )
-
-            run_tasks(forward, self.n_panels, self.n_threads)
-            self.join(first, last, out)
+        for rows in self.blocks():
+            run_tasks(forward, len(self.panels), self.n_threads)
+            self.join(out)
             run_tasks(backward, n_lanes, self.n_threads)
             if len(X_grad):
-                np.add.reduce(X_lanes[:, : last - first], axis=0, out=X_grad[first:last])
+                np.add.reduce(X_lanes[:, : rows.stop - rows.start], axis=0, out=X_grad[rows])
 
 
 def csc_spans(X, n_features, n_classes):
@@ -245,32 +249,28 @@ class _Span:
         self.stats = np.empty((4, last - first), X.data.dtype)
         self.runs = _even_runs(X.indptr, first, last, len(b))
 
-    def sweep(self, function):
-        """``function(start, stop)`` on each run of rows."""
-        run_tasks(lambda part, _: function(self.runs[part], self.runs[part + 1]), len(self.runs) - 1, self.n_threads)
+    def sweep(self, kernel, *args):
+        """``kernel(start, stop, first, *args)`` on each run of rows."""
+        runs, first = self.runs, self.first
+        run_tasks(lambda part, _: kernel(runs[part], runs[part + 1], first, *args), len(runs) - 1, self.n_threads)
 
-    def loss(self, panels, out):
-        for first_class, W in panels:
-            where = self.first, self.X, W, first_class, self.settings, self.z
-            self.sweep(lambda *run: kernels.csr_logits(*run, *where))  # noqa: B023 - called at once
-        rest = self.target, self.weights, self.settings, self.z, self.stats, out
-        self.sweep(lambda *run: kernels.csr_softmax(*run, self.first, self.b, *rest))
+    def loss(self, W, out):
+        for first_class, panel in _panels_of(W):
+            self.sweep(kernels.csr_logits, self.X, panel, first_class, self.settings, self.z)
+        self.sweep(kernels.csr_softmax, self.b, self.target, self.weights, self.settings, self.z, self.stats, out)
 
     def residual(self):
-        rest = self.target, self.weights, self.settings, self.z, self.stats
-        self.sweep(lambda *run: kernels.csr_residual(*run, self.first, *rest))
+        self.sweep(kernels.csr_residual, self.target, self.weights, self.settings, self.z, self.stats)
 
-    def entry_grad(self, panels, X_grad):
-        for first_class, W in panels:
-            where = self.first, self.X, W, first_class, self.settings, self.z, X_grad
-            self.sweep(lambda *run: kernels.csr_entry_grad(*run, *where))  # noqa: B023 - called at once
+    def entry_grad(self, W, X_grad):
+        for first_class, panel in _panels_of(W):
+            self.sweep(kernels.csr_entry_grad, self.X, panel, first_class, self.settings, self.z, X_grad)
 
     def weight_grad(self, columns, W_grad):
         runs = _even_runs(columns.indptr, 0, len(W_grad), len(self.b))
-        where = columns, self.z, self.settings, self.first == 0, W_grad
-        run_tasks(
-            lambda part, _: kernels.csc_weight_grad(runs[part], runs[part + 1], *where), len(runs) - 1, self.n_threads
-        )
+        args = columns, self.z, self.settings, self.first == 0, W_grad
+        kernel = kernels.csc_weight_grad
+        run_tasks(lambda part, _: kernel(runs[part], runs[part + 1], *args), len(runs) - 1, self.n_threads)
 
 
 def _panels_of(W):
@@ -286,16 +286,16 @@ def _panels_of(W):
 def _csr_loss(X, W, b, *problem):
     *problem, out = problem
     for span in _spans(X, len(b)):
-        _Span(*span, X, b, *problem).loss(_panels_of(W), out)
+        _Span(*span, X, b, *problem).loss(W, out)
 
 
 def _csr_loss_grad(X, W, b, target, weights, settings, n_threads, out, X_grad, W_grad, b_grad, spans):
     b_grad[...] = 0
     for first, last, columns in spans or csc_spans(X, len(W), len(b)):
         span = _Span(first, last, X, b, target, weights, settings, n_threads)
-        span.loss(_panels_of(W), out)
+        span.loss(W, out)
         span.residual()
         if len(X_grad):
-            span.entry_grad(_panels_of(W), X_grad)
+            span.entry_grad(W, X_grad)
         span.weight_grad(columns, W_grad)
         b_grad += span.z.sum(axis=0)

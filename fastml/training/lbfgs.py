@@ -93,7 +93,7 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
         "maxiter": max_iter,
         "maxfun": 50 * max_iter + 50,
         "maxls": 50,
-        "maxcor": 5 if values.size > _MANY_PARAMETERS else 10,
+        "maxcor": 4 if values.size > _MANY_PARAMETERS else 10,
         "gtol": 0.0,
         "ftol": 1e-10 if single else 64 * np.finfo(np.float64).eps,  # below, a mean of losses is rounding
     }

@@ -49,7 +49,9 @@ def test_gradients_are_those_of_the_loss():
     np.testing.assert_allclose(result.X, naive.finite_differences(lambda x: total(x, W, b), X), atol=1e-7)
     np.testing.assert_allclose(result.W, naive.finite_differences(lambda w: total(X, w, b), W), atol=1e-7)
     np.testing.assert_allclose(result.b, naive.finite_differences(lambda v: total(X, W, v), b), atol=1e-7)
-    np.testing.assert_array_equal(result.loss, linear_softmax_cross_entropy(X, W, b, y, label_smoothing=0.1, temperature=2))
+    np.testing.assert_array_equal(
+        result.loss, linear_softmax_cross_entropy(X, W, b, y, label_smoothing=0.1, temperature=2)
+    )
 
 
 def test_without_intercepts():
@@ -119,7 +121,9 @@ def test_dtypes():
     assert {field.dtype for field in single} == {np.dtype("f")}
     assert linear_softmax_cross_entropy(X.astype("f"), W, b, y).dtype == np.float64
     logits = X.astype(int) @ W.T
-    np.testing.assert_allclose(linear_softmax_cross_entropy(X.astype(int), W, None, y), softmax_cross_entropy(logits, y))
+    np.testing.assert_allclose(
+        linear_softmax_cross_entropy(X.astype(int), W, None, y), softmax_cross_entropy(logits, y)
+    )
 
 
 BAD = [
@@ -208,7 +212,12 @@ print(status("VmHWM") - before - returned / 2**20)
 @pytest.mark.parametrize("function", ["linear_softmax_cross_entropy", "linear_softmax_cross_entropy_grad"])
 @pytest.mark.parametrize(
     ("shape", "is_sparse"),
-    [((900, 64, 100_000), False), ((40_000, 64, 900), False), ((300, 8, 700_000), False), ((20_000, 50_000, 300), True)],
+    [
+        ((900, 64, 100_000), False),
+        ((40_000, 64, 900), False),
+        ((300, 8, 700_000), False),
+        ((20_000, 50_000, 300), True),
+    ],
 )
 def test_extra_memory_is_at_most_64_mib(shape, is_sparse, function):
     """The peak of the process's resident memory over what it was before, beside what is returned."""

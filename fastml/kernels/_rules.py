@@ -57,7 +57,7 @@ def adam(w, g, mean, square, rate, step, hyper, l1, factor):
 
 @point
 def apply_rule(rule, w, g, first, second, rate, step, hyper, l1, factor):
-    """One update of ``w`` by ``factor`` times ``g``; ``step`` counts from 1; moments a rule has no use for are empty."""
+    """One update of ``w`` by ``factor`` times ``g``; ``step`` counts from 1, unused moments are empty."""
     if rule == SGD:
         sgd(w, g, first, rate, hyper, l1, factor)
     else:

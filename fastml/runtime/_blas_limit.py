@@ -33,6 +33,9 @@ class _BlasLimit:
     """
 
     def __init__(self):
+        self.reset()
+
+    def reset(self):
         self.lock = threading.Lock()
         self.shared = self.per_thread = None  # libraries
         self.before = []  # numbers of the shared libraries, while anybody holds the limit
@@ -75,7 +78,7 @@ _limit = _BlasLimit()
 def _renew_after_fork():
     """The child has none of the threads that would have put the limit back."""
     _restore(_limit.before)
-    _limit.__init__()  # in place: the thread that forked may be inside of ``blas_limited``
+    _limit.reset()  # in place: the thread that forked may be inside of ``blas_limited``
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,13 +5,14 @@ left, and waits only for blocks that are already running. So fits from many thre
 interrupt stops after the running blocks, and work is split the same way for any number of threads.
 """
 
+import functools
 import os
 import threading
 from collections import deque
 from numbers import Integral
 from queue import SimpleQueue
 
-from joblib import cpu_count
+import joblib
 from joblib.parallel import get_active_backend
 
 from fastml.runtime._blas_limit import limit_worker
@@ -118,6 +119,9 @@ def _renew_after_fork():
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_after_fork)
+
+
+cpu_count = functools.cache(joblib.cpu_count)  # joblib reads the limits of the control group anew: 80 us a call
 
 
 def thread_count(n_jobs=None):

@@ -262,23 +262,3 @@ def test_omp_num_threads(monkeypatch, value, expected):
 def test_one_thread_in_a_worker_of_joblib():
     counts = joblib.Parallel(n_jobs=2, backend="threading")(joblib.delayed(thread_count)(n) for n in (None, 3, -1))
     assert counts == [1, 3, 4]
-
-
-def test_a_process_of_joblib_shares_the_cores(run_script):
-    out = run_script(
-        """
-import joblib
-from fastml.runtime import thread_count
-
-def count():
-    return thread_count()
-
-if __name__ == "__main__":
-    for options in {}, {"inner_max_num_threads": 1}:
-        with joblib.parallel_config(backend="loky", **options):
-            print(joblib.Parallel(n_jobs=2)(joblib.delayed(count)() for _ in range(2)))
-""",
-        OMP_NUM_THREADS=None,
-    )
-    share = max(joblib.cpu_count() // 2, 1)
-    assert out.split("\n")[:2] == [str([share] * 2), "[1, 1]"]

@@ -26,7 +26,7 @@ def _address(name):
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     signature = api.PyCapsule_GetName(capsule)
-    if b"int *" not in signature or ctypes.sizeof(ctypes.c_int) != 4:
+    if b"int *" not in signature or ctypes.sizeof(ctypes.c_int) != 4:  # pragma: no cover - no SciPy so far
         raise ImportError(f"SciPy's BLAS is not one with 32-bit integers: {signature.decode()}.")
     return api.PyCapsule_GetPointer(capsule, signature)
 
@@ -76,8 +76,7 @@ _gemm_nn, _gemm_tn, _gemm_nt = _gemm("N", "N"), _gemm("T", "N"), _gemm("N", "T")
 
 
 def _row(x):
-    """Distance between rows, in elements."""
-    return max(x.strides[0] // x.itemsize, 1)
+    """Distance between rows, in elements; there is compiled code only."""
 
 
 @overload(_row)

@@ -24,6 +24,7 @@ _COPIED_BYTES = 8 << 20  # weights transposed at a time
 _LEAST_WORK = 200_000  # multiply-adds worth handing to a thread
 _MAX_LANES = 16
 _PANEL_ROWS = 256
+_LEAST_PANEL = 65_536  # weights of a panel: narrower ones would leave BLAS too little to do
 
 
 class CSR(NamedTuple):
@@ -143,7 +144,7 @@ class _Panels:
         kept_rows = _STORED_BYTES // (n_classes * W.itemsize)
         self.is_kept = kept_rows >= 32
         self.n_rows = min(kept_rows if self.is_kept else _PANEL_ROWS, _PANEL_ROWS, len(X))
-        least = min(max(65536 // n_features, 1), 256)  # narrower panels would leave BLAS too little to do
+        least = max(min(_LEAST_PANEL // n_features, 256), 1)
         width = max(min(_TILE_BYTES // (self.n_rows * W.itemsize), -(-n_classes // _MAX_LANES)), least)
         bounds = _bounds(n_classes, -(-n_classes // width))
         self.panels = [slice(*pair) for pair in itertools.pairwise(bounds)]

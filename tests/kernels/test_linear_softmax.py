@@ -27,6 +27,7 @@ def memory(request, monkeypatch):
             "_COPIED_BYTES": 1 << 8,
             "_LEAST_WORK": 500,
             "_PANEL_ROWS": 33,
+            "_LEAST_PANEL": 10,
         }.items():
             monkeypatch.setattr(linear_softmax, name, value)
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 import fastml
@@ -13,6 +14,9 @@ _FOLDER = str(Path(fastml.__file__).parent.parent)
 @pytest.fixture
 def run_script(tmp_path):
     """Run a script in a process of its own and return what it prints; a crash, a hang or an error fails the test."""
+
+    if numba.config.DISABLE_JIT:
+        pytest.skip("scripts take compiled kernels")
 
     def run(script, *arguments, timeout=240, **environment):
         path = tmp_path / "script.py"  # a file: multiprocessing imports the main module again

@@ -246,7 +246,7 @@ for name in NAMES:
     start = time.perf_counter()
     fit(name)
     lasts[name] = time.perf_counter() - start
-counts, end = {name: 0 for name in NAMES}, time.monotonic() + 5
+counts, end = {name: 0 for name in NAMES}, time.monotonic() + 4
 while time.monotonic() < end or min(counts.values()) < 5:
     for name in NAMES:
         try:

@@ -27,17 +27,20 @@ def use_all_threads():
 def compare(functions, rounds):
     """Median seconds of each named function, taken in turns, so that a slow moment of the machine hits all of them.
 
-    A pause lets the threads of the last candidate, which spin for a while after their work, fall asleep; and a call
-    that is not timed comes first, as in a loop.
+    A turn is a loop, as training is: what is timed comes after some calls that are not, in which the threads of the
+    last candidate stop spinning and those of this one find their cores.
     """
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            time.sleep(0.02)
+            warm = time.perf_counter() + 0.05
             function()
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
+            while time.perf_counter() < warm:
+                function()
+            for _ in range(3):
+                start = time.perf_counter()
+                function()
+                times[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 

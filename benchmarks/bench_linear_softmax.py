@@ -124,7 +124,7 @@ def main(shapes):
         functions = {name: MAKERS[name](*arrays) for name in names}
         for function in functions.values():
             check(function(), arrays)
-        seconds = compare(functions, rounds=5 if np.prod(shape) > 1e9 else 41)
+        seconds = compare(functions, rounds=3 if np.prod(shape) > 1e9 else 15)
         print("x".join(map(str, shape)))
         for name, median in seconds.items():
             rate = 6 * np.prod(shape) / median / 1e9

@@ -125,7 +125,7 @@ def main():
         functions = {name: MAKERS[name](z, y) for name in names}
         for function in functions.values():
             check(function(), z, y)
-        seconds = compare(functions, rounds=9 if z.size > 2**26 else 25)
+        seconds = compare(functions, rounds=3 if z.size > 2**26 else 15)
         print(f"{shape[0]}x{shape[1]}")
         for name, median in seconds.items():
             rate = 2 * z.nbytes / median / 1e9

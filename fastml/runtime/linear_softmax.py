@@ -105,6 +105,7 @@ def _rows_loss(X, W, b, target, weights, settings, n_threads, out):
 def _rows_loss_grad(X, W, b, target, weights, settings, n_threads, out, X_grad, W_grad, b_grad):
     rows = tile_rows(W.shape[1], W.shape[0], W.itemsize)
     n_lanes = _lanes(-(-len(X) // min(rows, 128)), W.nbytes)
+    rows = min(rows, -(-len(X) // n_lanes))
     bounds = _bounds(len(X), n_lanes)
     z, stats = _rows_scratch(rows, n_lanes, n_threads, W)
     W_lanes = [W_grad, *np.empty((n_lanes - 1, *W.shape), W.dtype)]

@@ -10,7 +10,7 @@ _CURE = "Raise max_iter, or scale the features (for example with StandardScaler)
 
 
 class _Coordinates:
-    """A change of variables that makes the problem round: half the iterations on pixels, a third on TF-IDF.
+    """A change of variables that makes the problem round, which takes far fewer iterations.
 
     With ``U = W * scale`` and ``c = (b + W @ mean) * b_scale`` the logits are those of features centred and divided by
     ``scale``; the rows stay as they are (sparse ones are not centred). The scales are the roots of the diagonal of

@@ -18,7 +18,7 @@ from fastml.runtime._threads import run_tasks
 _STORED_BYTES = 36 << 20  # logits kept between the two sweeps over a block of rows
 _LANES_BYTES = 12 << 20  # partial gradients that are added up at the end
 _TILE_BYTES = 1 << 20  # one tile of logits: it stays in its core's L2
-_SMALL_PRODUCT = 800_000  # BLAS does without packing up to an m n k of a million: twice as fast where n is 10
+_SMALL_PRODUCT = 800_000  # BLAS does without packing up to an m n k of a million: faster where n is small
 _SPAN_ENTRIES = 500_000  # stored entries transposed at a time
 _COPIED_BYTES = 8 << 20  # weights transposed at a time
 _LEAST_WORK = 200_000  # multiply-adds worth handing to a thread

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -46,3 +47,27 @@ def banking77():
         labels.append(np.array([row["category"] for row in rows]))
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     return vectorizer.fit_transform(texts[0]), labels[0], vectorizer.transform(texts[1]), labels[1]
+
+
+@functools.cache
+def bibtex():
+    """Words of entries, CSR float32, and 159 tags, (n, 159) of 0 and 1, for training and testing."""
+    folder, parts = _present("bibtex"), []
+    n_features, n_labels = 1836, 159
+    for part in ("train", "test"):
+        X, Y = [], []
+        with gzip.open(folder / f"bibtex-{part}.arff.gz", "rt") as file:
+            for line in file:
+                if line.startswith("{"):
+                    columns = np.array([int(item.split()[0]) for item in line.strip("{}\n").split(",")])
+                    X.append(columns[columns < n_features])
+                    Y.append(columns[columns >= n_features] - n_features)
+        parts += [_indicators(X, n_features, np.float32), _indicators(Y, n_labels, np.int64).toarray()]
+    return parts
+
+
+def _indicators(columns, n_columns, dtype):
+    """A CSR of ones at these columns of each row."""
+    indptr = np.cumsum([0, *map(len, columns)])
+    indices = np.concatenate(columns)
+    return csr_array((np.ones(len(indices), dtype), indices, indptr), shape=(len(columns), n_columns))

@@ -2,8 +2,16 @@
 
 from fastml import display, functional, optim
 from fastml._show_versions import show_versions
-from fastml.estimators import SoftmaxClassifier
+from fastml.estimators import LinearRegressor, LogisticClassifier, SoftmaxClassifier
 
 __version__ = "0.1.0"
 
-__all__ = ["SoftmaxClassifier", "display", "functional", "optim", "show_versions"]
+__all__ = [
+    "LinearRegressor",
+    "LogisticClassifier",
+    "SoftmaxClassifier",
+    "display",
+    "functional",
+    "optim",
+    "show_versions",
+]

@@ -1,5 +1,7 @@
 """Estimators in scikit-learn's sense; import them from ``fastml``."""
 
+from fastml.estimators._logistic import LogisticClassifier
+from fastml.estimators._regressor import LinearRegressor
 from fastml.estimators._softmax import SoftmaxClassifier
 
-__all__ = ["SoftmaxClassifier"]
+__all__ = ["LinearRegressor", "LogisticClassifier", "SoftmaxClassifier"]

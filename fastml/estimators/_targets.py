@@ -4,25 +4,26 @@ import math
 from numbers import Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from fastml.functional._validate import check_probabilities, check_sample_weight
+from fastml.functional._validate import canonical, check_probabilities, check_sample_weight
 
 
-def is_soft(y):
-    """Whether ``y`` holds probabilities (n, C) instead of labels."""
+def is_matrix(y):
+    """Whether ``y`` has a column for each class or label, instead of labels."""
     return getattr(y, "ndim", 1) == 2 and y.shape[1] > 1
 
 
-def encode(y, classes, dtype):
+def encode_classes(y, classes, dtype):
     """Target for the kernels, labels (n,) int64 or probabilities (n, C), and the classes.
 
     ``classes`` are those already known, or None to find them in ``y``.
     """
-    if is_soft(y):
+    if is_matrix(y):
         target = check_probabilities(y, y.shape, dtype, name="y")
         if classes is None:
             classes = np.arange(y.shape[1])
@@ -48,6 +49,35 @@ def encode(y, classes, dtype):
     if len(unknown):
         raise ValueError(f"y has labels that are not among the classes {classes!r}: {unknown[:5]!r}.")
     return np.searchsorted(classes, y).astype(np.int64, copy=False), classes
+
+
+def encode_indicators(y, classes, dtype):
+    """Multilabel targets (n, L) in 0..1, dense or sparse, as a matrix for the kernels; and 0..L-1."""
+    if classes is not None and len(classes) != y.shape[1]:
+        raise ValueError(f"y has {y.shape[1]} labels in its columns, but there are {len(classes)} classes.")
+    target = canonical(y.toarray() if issparse(y) else y, dtype)
+    if not ((target >= 0) & (target <= 1)).all():
+        bad = target[~((target >= 0) & (target <= 1))][0]
+        raise ValueError(
+            f"y must be 0 or 1 for each label, or between them as a soft target, but has {bad}: binarize it, for "
+            "example with MultiLabelBinarizer."
+        )
+    return target, np.arange(y.shape[1])
+
+
+def check_regression_target(y, dtype):
+    """Targets (n,) or (n, K) as float64, finite also in ``dtype``."""
+    if issparse(y):
+        raise TypeError("y must be dense: pass y.toarray().")
+    y = np.asarray(y)
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"y must be numbers, got dtype {y.dtype}: convert it with y.astype(float).")
+    if y.size == 0:
+        raise ValueError(f"y has shape {y.shape}: at least one target is needed.")
+    y = y.astype(np.float64)
+    if np.abs(y).max() > np.finfo(dtype).max / 4:
+        raise ValueError(f"y has values up to {np.abs(y).max():.3g}, too large for {dtype}: divide them.")
+    return y
 
 
 def _kind(labels):
@@ -83,18 +113,23 @@ def _given_weights(class_weight, classes):
     return weights / (weights.max() or 1)
 
 
-def split_rows(target, fraction, random_state):
-    """Row numbers for training and for validation, stratified; a class with a single row stays in training."""
-    labels = target if target.ndim == 1 else target.argmax(axis=1)
-    counts = np.bincount(labels)
-    rows, alone = np.flatnonzero(counts[labels] > 1), np.flatnonzero(counts[labels] == 1)
-    n_validation = int(np.ceil(fraction * len(labels)))
-    n_classes = np.count_nonzero(counts > 1)
-    stratify = labels[rows] if n_classes <= min(n_validation, len(rows) - n_validation) else None
-    if len(rows) - n_validation < 1:
+def split_rows(n_rows, strata, fraction, random_state):
+    """Row numbers for training and for validation, stratified by ``strata`` (n,) unless it is None.
+
+    A class with a single row stays in training.
+    """
+    counts = np.bincount(np.zeros(n_rows, np.int64) if strata is None else strata)
+    per_row = counts[strata] if strata is not None else np.full(n_rows, n_rows)
+    rows, alone = np.flatnonzero(per_row > 1), np.flatnonzero(per_row == 1)
+    n_validation = int(np.ceil(fraction * n_rows))
+    n_train = len(rows) - n_validation
+    if n_train < 1:
         raise ValueError(
-            f"early_stopping holds out {n_validation} of {len(labels)} rows, which leaves none to train on: "
+            f"early_stopping holds out {n_validation} of {n_rows} rows, which leaves none to train on: "
             "lower validation_fraction or set early_stopping=False."
         )
-    train, validation = train_test_split(rows, test_size=n_validation, stratify=stratify, random_state=random_state)
+    is_stratified = strata is not None and np.count_nonzero(counts > 1) <= min(n_validation, n_train)
+    train, validation = train_test_split(
+        rows, test_size=n_validation, stratify=strata[rows] if is_stratified else None, random_state=random_state
+    )
     return np.sort(np.concatenate([train, alone])), np.sort(validation)

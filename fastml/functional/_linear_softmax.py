@@ -15,7 +15,8 @@ from fastml.functional._validate import (
     check_target,
     check_temperature,
 )
-from fastml.runtime import linear_softmax, thread_count
+from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.runtime import linear_loss, thread_count
 
 
 class LinearSoftmaxCrossEntropyGrad(NamedTuple):
@@ -66,15 +67,16 @@ class _Problem:
         weight = check_sample_weight(sample_weight, len(target), dtype)
         smoothing = check_fraction(label_smoothing, dtype)
         weights = np.stack([weight, weight * target.sum(axis=1) if target.ndim == 2 else weight])
-        settings = check_temperature(temperature, dtype), 1 - smoothing, smoothing / dtype.type(len(W))
+        numbers = {"beta": check_temperature(temperature, dtype), "keep": 1 - smoothing, "spread": smoothing / len(W)}
         self.matrix = X
         if issparse(X):
-            X = linear_softmax.CSR(X.indptr, X.indices, canonical(X.data, dtype))
+            X = linear_loss.CSR(X.indptr, X.indices, canonical(X.data, dtype))
         else:
             X = canonical(X, dtype)
         W = canonical(W, dtype)
         b = np.zeros(len(W), dtype) if b is None else canonical(b, dtype)
-        self.arguments = X, W.T if self.is_sparse else W, b, target, weights, settings, thread_count()
+        loss = settings(dtype, SOFTMAX, **numbers)
+        self.arguments = X, W.T if self.is_sparse else W, b, target, weights, loss, thread_count()
 
     @property
     def is_sparse(self):
@@ -139,7 +141,7 @@ def linear_softmax_cross_entropy(X, W, b, target, *, sample_weight=None, label_s
     array([0.2395, 2.2395])
     """
     problem = _Problem(X, W, b, target, sample_weight, label_smoothing, temperature)
-    loss = linear_softmax.loss(*problem.arguments)
+    loss = linear_loss.loss(*problem.arguments)
     _check_losses(loss)
     return loss
 
@@ -201,7 +203,7 @@ def linear_softmax_cross_entropy_grad(X, W, b, target, *, sample_weight=None, la
     dtype, n_classes = weights.dtype, problem.shape[1]
     X_grad = np.empty(len(rows.data) if problem.is_sparse else rows.shape, dtype)
     W_grad, b_grad = np.empty(weights.shape, dtype), np.empty(n_classes, dtype)
-    loss = linear_softmax.loss_grad(*problem.arguments, X_grad, W_grad, b_grad)
+    loss = linear_loss.loss_grad(*problem.arguments, X_grad, W_grad, b_grad)
     _check_losses(loss)
     if problem.is_sparse:
         matrix = problem.matrix

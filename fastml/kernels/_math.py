@@ -222,6 +222,12 @@ def log(x):
 
 
 @exact_point
+def log1p(x):
+    """log(1 + x) for x in [sqrt(1/2) - 1, 1]."""
+    return _log_sum(x, type(x)(0))
+
+
+@exact_point
 def log1p_exp(x):
     """log(1 + e^x), the softplus; as accurate for x << 0, where it is nearly e^x."""
     real = type(x)

@@ -34,6 +34,13 @@ def add_scaled(row, factor, other):
 
 
 @point
+def scale(row, factor):
+    """row *= factor."""
+    for j in range(row.shape[0]):
+        row[j] *= factor
+
+
+@point
 def scale_shift(row, factor, shift):
     """row = factor * row + shift."""
     for j in range(row.shape[0]):

@@ -1,46 +1,97 @@
-"""SciPy's L-BFGS over a ``SoftmaxProblem``, in coordinates where features are centred and scaled."""
+"""SciPy's L-BFGS over a ``LinearProblem``, in coordinates where features are centred and scaled."""
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from fastml.kernels._loss_tile import HUBER, SQUARED
 from fastml.runtime import blas_limited
 
 _MANY_PARAMETERS = 200_000  # from here SciPy's own vector work outweighs a pass over the rows: keep fewer vectors
+_MANY_FEATURES = 1000  # beyond, their covariance costs more than the iterations it saves
+_JITTER = 1e-12  # keeps the covariance of features that depend on each other from being singular
+_DELTAS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)  # for targets of unit variance
 _CURE = "Raise max_iter, or scale the features (for example with StandardScaler)."
+
+
+class _Diagonal:
+    """Features divided by their scales: the roots of the diagonal of the Hessian where the model knows nothing."""
+
+    def __init__(self, problem, mean, square, curvature, l2):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = np.sqrt(np.multiply.outer(curvature, np.maximum(square - mean**2, 0)) + l2)
+        scale[(scale == 0) | ~np.isfinite(scale)] = 1
+        self.scale = scale.T if problem.is_sparse else scale
+
+    def times(self, W, out):
+        np.multiply(W, self.scale, out=out)
+
+    def over(self, U, out):
+        np.divide(U, self.scale, out=out, casting="same_kind")
+
+    over_transposed = over
+
+
+class _Whitening:
+    """Features made uncorrelated: ``U = W L`` where the Hessian of one output is ``L L'``."""
+
+    def __init__(self, problem, mean, l2):
+        hessian = problem.feature_covariance(mean)
+        diagonal = np.einsum("ii->i", hessian)
+        diagonal += l2 + _JITTER * (diagonal.max() or 1.0)
+        self.L, self.is_sparse = cholesky(hessian, lower=True), problem.is_sparse
+
+    def times(self, W, out):
+        out[...] = self.L.T @ W if self.is_sparse else W @ self.L
+
+    def over(self, U, out):
+        self._solve(U, out, "T")
+
+    def over_transposed(self, grad, out):
+        self._solve(grad, out, "N")
+
+    def _solve(self, U, out, trans):
+        columns = U if self.is_sparse else U.T
+        result = solve_triangular(self.L, columns, lower=True, trans=trans, check_finite=False)
+        out[...] = result if self.is_sparse else result.T
 
 
 class _Coordinates:
     """A change of variables that makes the problem round, which takes far fewer iterations.
 
-    With ``U = W * scale`` and ``c = (b + W @ mean) * b_scale`` the logits are those of features centred and divided by
-    ``scale``; the rows stay as they are (sparse ones are not centred). The scales are the roots of the diagonal of
-    the Hessian at coefficients of 0, so the penalty, which stays one of ``W``, is part of them.
+    With ``U = W L`` and ``c = (b + W @ mean) * b_scale`` the logits are those of features centred and divided by
+    ``L``; the rows stay as they are. The penalty, which stays one of ``W``, is part of ``L``. A loss whose Hessian
+    is at most the features' covariance gets that in full, the others its diagonal (without centring where the rows
+    are sparse).
     """
 
     def __init__(self, problem, l2):
-        self.problem = problem
         with np.errstate(over="ignore", invalid="ignore"):
-            mean, square = problem.feature_moments()
-            mean = np.zeros_like(mean) if problem.is_sparse or not problem.fit_intercept else mean
-            curvature = (1 - 1 / problem.n_classes) / problem.n_classes
-            scale = np.sqrt(np.maximum(square - mean**2, 0) * curvature + l2)
-        scale[(scale == 0) | ~np.isfinite(scale)] = 1
-        across = (-1, 1) if problem.is_sparse else (1, -1)
-        self.mean, self.scale, self.b_scale = mean.reshape(across), scale.reshape(across), np.sqrt(curvature)
+            self.mean, square = problem.feature_moments()
+        is_white = problem.settings.kind in (SQUARED, HUBER) and len(self.mean) <= _MANY_FEATURES
+        is_white = is_white and np.isfinite(square).all()
+        if not problem.fit_intercept or (problem.is_sparse and not is_white):
+            self.mean = np.zeros_like(self.mean)
+        curvature = problem.curvature()
+        self.problem, self.b_scale, self.is_centred = problem, np.sqrt(curvature), self.mean.any()
+        if is_white:
+            self.L = _Whitening(problem, self.mean, l2)
+        else:
+            self.L = _Diagonal(problem, self.mean, square, curvature, l2)
 
     def from_values(self, values):
         """The float64 vector that SciPy works on."""
         x = values.astype(np.float64)
         coef, intercept = self.problem.split(x)
         intercept[...] = (intercept + self._at_mean(coef)) * self.b_scale
-        coef *= self.scale
+        self.L.times(coef.copy(), out=coef)
         return x
 
     def to_values(self, x, out):
         """Parameters in the dtype of the rows."""
         coef, intercept = self.problem.split(out)
         U, c = self.problem.split(x)
-        np.divide(U, self.scale, out=coef, casting="same_kind")
+        self.L.over(U, out=coef)
         intercept[...] = c / self.b_scale - self._at_mean(coef)
         return out
 
@@ -50,15 +101,16 @@ class _Coordinates:
         coef, intercept = self.problem.split(grad)
         U, c = self.problem.split(out)
         np.divide(intercept, self.b_scale, out=c)
-        if self.problem.is_sparse:
-            np.divide(coef, self.scale, out=U)
-        else:
-            np.subtract(coef, np.multiply.outer(intercept, self.mean[0]), out=U)
-            U /= self.scale
+        if self.is_centred:
+            outer = (self.mean, intercept) if self.problem.is_sparse else (intercept, self.mean)
+            coef = coef - np.multiply.outer(*outer)
+        self.L.over_transposed(coef, out=U)
         return out
 
     def _at_mean(self, coef):
-        return 0.0 if self.problem.is_sparse else coef @ self.mean[0]
+        if not self.is_centred:
+            return 0.0
+        return self.mean @ coef if self.problem.is_sparse else coef @ self.mean
 
 
 def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
@@ -103,3 +155,26 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
     coordinates.to_values(result.x, out=values)
     is_done = result.status in (0, 99) or (single and is_flat(1e-4))
     return values, None if is_done else f"lbfgs stopped early: {result.message} {_CURE}"
+
+
+def minimize_absolute(problem, values, *, l2, max_iter, tol, on_iteration):
+    """``minimize_lbfgs`` for the absolute error, which has corners: over Huber's loss for ever smaller ``delta``.
+
+    Divided by ``delta``, Huber's loss is less than the absolute error by at most ``delta / 2``.
+    """
+    n_done, is_stopped, trouble = 0, False, None
+
+    def watch(_, values):
+        nonlocal n_done, is_stopped
+        coef = values[: problem.n_coef]
+        n_done += 1
+        penalty = 0.5 * l2 * np.einsum("i,i", coef, coef, dtype=np.float64)
+        is_stopped = on_iteration(problem.loss(values) + penalty, values)
+        return is_stopped
+
+    for delta in _DELTAS:
+        options = {"l2": delta * l2, "max_iter": max_iter - n_done, "tol": delta * tol, "on_iteration": watch}
+        values, trouble = minimize_lbfgs(problem.with_huber(delta), values, **options)
+        if is_stopped or n_done >= max_iter:
+            break
+    return values, trouble

@@ -1,10 +1,10 @@
-"""Steps of gradient descent on a ``SoftmaxProblem``, from one row a step to all of them."""
+"""Steps of gradient descent on a ``LinearProblem``, from one row a step to all of them."""
 
 import numpy as np
 
+from fastml.kernels import linear_epoch as kernels
 from fastml.kernels import optimizers as update_kernels
-from fastml.kernels import softmax_epoch as kernels
-from fastml.runtime import blas_limited, linear_softmax, run_blocks
+from fastml.runtime import blas_limited, linear_loss, run_blocks
 
 _SMALL_STEP = 30_000_000  # operations of a step below which threads do not pay
 _CALL = 500_000_000  # operations of one kernel call: an interrupt waits no longer than this takes
@@ -16,7 +16,7 @@ class MiniBatches:
 
     Parameters
     ----------
-    problem : SoftmaxProblem
+    problem : LinearProblem
     optimizer : fastml.optim.Optimizer
     values : ndarray
         The parameters; updated in place.
@@ -59,7 +59,7 @@ class MiniBatches:
         problem = self.problem
         per_row = problem.matrix.nnz / problem.n_rows if problem.is_sparse else problem.X.shape[1]
         updates = 10 * problem.n_coef if problem.is_sparse else 0
-        return int(4 * self.batch_size * per_row * problem.n_classes + updates)
+        return int(4 * self.batch_size * per_row * problem.n_outputs + updates)
 
     def epoch(self, order):
         """One pass over the rows in this order; returns the mean loss on the way, penalties at the end included."""
@@ -84,13 +84,13 @@ class MiniBatches:
         problem, size = self.problem, self.batch_size
         kernel = kernels.csr_steps if problem.is_sparse else kernels.dense_steps
         n_features = problem.matrix.shape[1]
-        tile = min(linear_softmax.tile_rows(n_features, problem.n_classes, problem.dtype.itemsize), size)
+        tile = min(linear_loss.tile_rows(n_features, problem.n_outputs, problem.dtype.itemsize), size)
         batch = kernels.Scratch(
             np.empty((0 if problem.is_sparse else size, n_features), problem.dtype),
             np.empty((size, *problem.target.shape[1:]), problem.target.dtype),
             np.empty((2, size), problem.dtype),
             np.empty(size, problem.dtype),
-            np.empty((tile, problem.n_classes), problem.dtype),
+            np.empty((tile, problem.n_outputs), problem.dtype),
             np.empty((4, tile), problem.dtype),
         )
         data = kernels.Data(problem.X, problem.target, problem.weights)

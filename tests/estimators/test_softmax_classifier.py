@@ -398,7 +398,8 @@ def test_early_stopping_keeps_the_best_on_held_out_rows(soft, solver):
         early_stopping=True, validation_fraction=0.25, n_iter_no_change=3,
     ).fit(X, target, weight)  # fmt: skip
     encoded = target if soft else np.unique(y, return_inverse=True)[1]
-    train, held_out = split_rows(encoded, 0.25, np.random.RandomState(5))
+    strata = target.argmax(axis=1) if soft else encoded
+    train, held_out = split_rows(200, strata, 0.25, np.random.RandomState(5))
     curve = model.validation_loss_curve_
     assert len(curve) == len(model.loss_curve_) == model.n_iter_ < 200
     assert np.argmin(curve) == len(curve) - 4
@@ -412,12 +413,12 @@ def test_early_stopping_keeps_the_best_on_held_out_rows(soft, solver):
 
 def test_split_is_stratified_and_spares_single_rows():
     labels = np.array([0] * 80 + [1] * 16 + [2] * 4 + [3])
-    train, held_out = split_rows(labels, 0.25, np.random.RandomState(0))
+    train, held_out = split_rows(len(labels), labels, 0.25, np.random.RandomState(0))
     assert np.bincount(labels[held_out], minlength=4).tolist() == [21, 4, 1, 0]
     assert len(np.intersect1d(train, held_out)) == 0
     assert len(train) + len(held_out) == 101
     tiny = np.arange(6) % 3  # too few rows to hold out one of each class
-    assert len(split_rows(tiny, 0.1, np.random.RandomState(0))[1]) == 1
+    assert len(split_rows(len(tiny), tiny, 0.1, np.random.RandomState(0))[1]) == 1
 
 
 def test_early_stopping_needs_weight_on_both_sides():

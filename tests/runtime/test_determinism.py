@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from fastml import SoftmaxClassifier, functional
-from fastml.runtime import linear_softmax
+from fastml.runtime import linear_loss
 from fastml.training import minibatch
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="would take hours")
@@ -97,8 +97,8 @@ def test_the_shapes_meet_every_way_of_running(monkeypatch):
     """Or the tests above would prove less than they say."""
     seen = set()
     for name in "_rows_loss_grad", "_csr_loss_grad", "_Panels":
-        original = getattr(linear_softmax, name)
-        monkeypatch.setattr(linear_softmax, name, lambda *a, o=original, n=name: seen.add(n) or o(*a))
+        original = getattr(linear_loss, name)
+        monkeypatch.setattr(linear_loss, name, lambda *a, o=original, n=name: seen.add(n) or o(*a))
     for kind in "dense", "sparse":
         for shape in SHAPES:
             X, y, n_classes = problem(shape, kind, np.float32)

@@ -1,56 +1,77 @@
-"""The mean softmax cross-entropy of some rows as a function of one flat vector of parameters."""
+"""The mean loss of a linear model on some rows as a function of one flat vector of parameters."""
+
+import copy
 
 import numpy as np
 from scipy.sparse import issparse
 
-from fastml.runtime import linear_softmax
-from fastml.runtime.linear_softmax import CSR
+from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, settings
+from fastml.runtime import linear_loss
+from fastml.runtime.linear_loss import CSR
 
 _MOMENT_ROWS = 512  # rows squared at a time
 
 
-class SoftmaxProblem:
+class LinearProblem:
     """Rows, targets and weights of a fit, for any vector of parameters.
 
     Parameters
     ----------
     X : ndarray (n, d), C-contiguous, or CSR array with sorted indices
     target : ndarray
-        Labels (n,) int64, or probabilities (n, C).
+        Labels (n,) int64 or, in the dtype of X, what each output should be (n, K).
     sample_weight : ndarray (n,)
         Its mean is taken as 1: losses are weighted means.
-    n_classes, fit_intercept, label_smoothing, n_threads
+    n_outputs : int
+        K: classes, labels or targets.
+    settings : fastml.kernels._loss_tile.Settings
+        The loss.
+    fit_intercept, n_threads
         As the estimator has them.
 
-    A vector of parameters holds the coefficients, (C, d) or for CSR (d, C), and behind them C intercepts.
+    A vector of parameters holds the coefficients, (K, d) or for CSR (d, K), and behind them K intercepts.
     """
 
-    def __init__(self, X, target, sample_weight, n_classes, *, fit_intercept, label_smoothing, n_threads):
-        real = X.dtype.type
-        self.dtype, self.n_rows, self.n_classes = X.dtype, X.shape[0], n_classes
+    def __init__(self, X, target, sample_weight, n_outputs, settings, *, fit_intercept, n_threads):
+        self.dtype, self.n_rows, self.n_outputs = X.dtype, X.shape[0], n_outputs
         self.is_sparse, self.matrix = issparse(X), X
-        self.coef_shape = (X.shape[1], n_classes) if self.is_sparse else (n_classes, X.shape[1])
-        self.n_coef = X.shape[1] * n_classes
+        self.coef_shape = (X.shape[1], n_outputs) if self.is_sparse else (n_outputs, X.shape[1])
+        self.n_coef = X.shape[1] * n_outputs
         self.X = _csr_arrays(X) if self.is_sparse else X
-        self.target = target
-        mass = target.sum(axis=1) if target.ndim == 2 else 1
+        self.target, self.settings = target, settings
         weight = sample_weight / sample_weight.mean()
-        self.weights = np.ascontiguousarray([weight, weight * mass], X.dtype)
-        self.settings = real(1), real(1 - label_smoothing), real(label_smoothing / n_classes)
+        self.weights = np.ascontiguousarray([weight, weight * self._mass()], X.dtype)
         self.fit_intercept, self.n_threads = fit_intercept, n_threads
         self._spans = None
+
+    def _mass(self):
+        """What multiplies the log-sum-exp of each row."""
+        if self.settings.kind != SOFTMAX:
+            return 0
+        return self.target.sum(axis=1) if self.target.ndim == 2 else 1
+
+    def curvature(self):
+        """Second derivative of the loss by each output where the model knows nothing, (K,) or (1,)."""
+        if self.settings.kind == SOFTMAX:
+            return np.array([(1 - 1 / self.n_outputs) / self.n_outputs])
+        if self.settings.kind != BINARY_CROSS_ENTROPY:
+            return np.ones(1)
+        if not self.fit_intercept:
+            return np.full(1, 0.25)
+        share = self.weights[0].astype(np.float64) @ self.target / self.n_rows
+        return np.maximum(share * (1 - share), 1 / (4 * self.n_rows))
 
     def split(self, values):
         """The coefficients, as a matrix, and the intercepts of a vector of parameters; views."""
         return values[: self.n_coef].reshape(self.coef_shape), values[self.n_coef :]
 
     def join(self, coef, intercept):
-        """A new vector of parameters from ``coef`` (C, d) and ``intercept`` (C,)."""
+        """A new vector of parameters from ``coef`` (K, d) and ``intercept`` (K,)."""
         coef = coef.T if self.is_sparse else coef
         return np.concatenate([coef.ravel(), intercept]).astype(self.dtype)
 
     def coef(self, values):
-        """Copies of the coefficients, (C, d), and the intercepts."""
+        """Copies of the coefficients, (K, d), and the intercepts."""
         coef, intercept = self.split(values)
         return np.array(coef.T if self.is_sparse else coef, order="C"), intercept.copy()
 
@@ -66,17 +87,33 @@ class SoftmaxProblem:
             moments += part @ rows, part @ np.square(rows, dtype=np.float64)
         return moments
 
+    def feature_covariance(self, mean):
+        """Weighted covariance of the features, (d, d) float64, about ``mean``."""
+        share = (self.weights[0] / self.n_rows).astype(np.float64)
+        if self.is_sparse:
+            X = self.matrix.astype(np.float64)
+            return (X.T @ (X * share[:, np.newaxis])).toarray() - np.multiply.outer(mean, mean)
+        covariance = np.zeros((self.X.shape[1], self.X.shape[1]))
+        for first in range(0, self.n_rows, _MOMENT_ROWS):
+            rows = self.X[first : first + _MOMENT_ROWS] - mean
+            covariance += (rows * share[first : first + _MOMENT_ROWS, np.newaxis]).T @ rows
+        return covariance
+
+    def with_huber(self, delta):
+        """The same rows and targets with Huber's loss."""
+        other = copy.copy(self)
+        other.settings = settings(self.dtype, HUBER, delta=delta)
+        return other
+
     def loss(self, values):
         """Weighted mean of the losses."""
-        losses = linear_softmax.loss(
-            self.X, *self.split(values), self.target, self.weights, self.settings, self.n_threads
-        )
+        losses = linear_loss.loss(self.X, *self.split(values), self.target, self.weights, self.settings, self.n_threads)
         return losses.mean(dtype=np.float64)
 
     def loss_grad(self, values, grad):
         """Weighted mean of the losses; fills ``grad`` with its gradient."""
         if self.is_sparse and self._spans is None:
-            self._spans = list(linear_softmax.csc_spans(self.X, *self.coef_shape))
+            self._spans = list(linear_loss.csc_spans(self.X, *self.coef_shape))
         return self._loss_grad(self.X, self.target, self.weights, values, grad, self._spans)
 
     def batch_loss_grad(self, rows, values, grad):
@@ -87,7 +124,7 @@ class SoftmaxProblem:
 
     def _loss_grad(self, X, target, weights, values, grad, spans):
         no_grad = np.empty(0 if self.is_sparse else (0, X.shape[1]), self.dtype)
-        losses = linear_softmax.loss_grad(
+        losses = linear_loss.loss_grad(
             X, *self.split(values), target, weights, self.settings, self.n_threads, no_grad, *self.split(grad), spans
         )
         grad /= self.dtype.type(len(losses))

@@ -2,7 +2,7 @@
 
 A step gathers its rows, sums the gradient of the batch's mean loss, adds the L2 penalty, and updates the
 parameters: the coefficients first (``n_coef`` of them: (C, d) for dense rows, (d, C) for CSR rows), then the
-intercepts. Losses and gradients: ``_softmax_tile``; updates and the L1 penalty: ``_rules``.
+intercepts. Losses and gradients: ``_loss_tile``; updates and the L1 penalty: ``_rules``.
 """
 
 import math
@@ -12,9 +12,9 @@ import numpy as np
 
 from fastml.kernels._blas import matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel, point
+from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._rows import add, add_scaled, copy, fill
 from fastml.kernels._rules import apply_rule
-from fastml.kernels._softmax_tile import finish_rows, residual_tile, softmax_tile
 
 
 class Data(NamedTuple):
@@ -88,7 +88,7 @@ def dense_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
         last = min(first + batch.z.shape[0], rows.shape[0])
         tile, X = batch.z[: last - first], batch.X[first:last]
         matmul_nt(1.0, X, W, 0.0, tile)
-        softmax_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        forward_tile(tile, b, first, 0, batch.target, settings, batch.stats)
         finish_rows(first, last, batch.weights, batch.stats, batch.loss)
         residual_tile(tile, W.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
         matmul_tn(1.0, tile, X, 0.0 if first == 0 else 1.0, W_grad)
@@ -109,7 +109,7 @@ def csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
             fill(tile[i], 0)
             for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
                 add_scaled(tile[i], values[k], W[indices[k]])
-        softmax_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        forward_tile(tile, b, first, 0, batch.target, settings, batch.stats)
         finish_rows(first, last, batch.weights, batch.stats, batch.loss)
         residual_tile(tile, b.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
         for i in range(last - first):

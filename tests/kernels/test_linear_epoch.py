@@ -10,8 +10,9 @@ from numba import config
 from scipy.sparse import csr_array, random_array
 
 from fastml.kernels import _rules as rules
-from fastml.kernels import softmax_epoch as kernels
-from fastml.runtime.linear_softmax import CSR
+from fastml.kernels import linear_epoch as kernels
+from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.runtime.linear_loss import CSR
 
 DTYPES = [np.float32, np.float64]
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-12}
@@ -46,16 +47,16 @@ class Run:
                  label_smoothing=0.0, fit_intercept=True, max_grad_norm=None):  # fmt: skip
         self.sparse, dtype, real = isinstance(X, csr_array), X.dtype, X.dtype.type
         n, d = X.shape
-        kind, settings = RULES[rule]
+        kind, hyper = RULES[rule]
         self.n_classes, self.n_coef = n_classes, d * n_classes
         values, grad = np.zeros(self.n_coef + n_classes, dtype), np.full(self.n_coef + n_classes, np.nan, dtype)
         shape = (d, n_classes) if self.sparse else (n_classes, d)
         W, W_grad = (a[: self.n_coef].reshape(shape) for a in (values, grad))
-        uses = kind == rules.ADAM or "momentum" in settings, kind == rules.ADAM
+        uses = kind == rules.ADAM or "momentum" in hyper, kind == rules.ADAM
         moments = [np.zeros(len(values) if used else 0, dtype) for used in uses]
         self.parameters = kernels.Parameters(values, grad, *moments, W, W_grad)
-        defaults = {"beta_1": settings.get("momentum", 0), "beta_2": 0, **settings}
-        hyper = [defaults["beta_1"], defaults["beta_2"], 1e-8, settings.get("nesterov", False), 0]
+        defaults = {"beta_1": hyper.get("momentum", 0), "beta_2": 0, **hyper}
+        hyper = [defaults["beta_1"], defaults["beta_2"], 1e-8, hyper.get("nesterov", False), 0]
         self.rule = kernels.Rule(kind, np.array(hyper, dtype), float(max_grad_norm or 0), real(l2), real(l1))
         mass = target.sum(axis=1) if target.ndim == 2 else 1
         weight = sample_weight / sample_weight.mean()
@@ -68,7 +69,7 @@ class Run:
             np.zeros((size, *target.shape[1:]), target.dtype),
             *(np.full(s, np.nan, dtype) for s in ((2, size), size, (tile, n_classes), (4, tile))),
         )
-        self.settings = real(1), real(1 - label_smoothing), real(label_smoothing / n_classes)
+        self.settings = settings(dtype, SOFTMAX, keep=1 - label_smoothing, spread=label_smoothing / n_classes)
         self.fit_intercept, self.rate, self.steps = fit_intercept, rate, 0
 
     def epoch(self, order, calls=1):

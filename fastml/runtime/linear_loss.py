@@ -1,8 +1,8 @@
-"""How the linear softmax kernels run: whole rows where classes are few, panels of classes where they are many.
+"""How linear layers with a loss run: whole rows where classes are few, panels of classes where they are many.
 
 Both split the work by its shape alone, never by the number of threads, and add up the parts in a fixed order:
 the same bits on one thread and on sixteen. ``loss`` and ``loss_grad`` take arrays that are already valid;
-``weights`` (2, n) holds w and w times the sum of the target, ``settings`` (1/T, 1 - smoothing, smoothing/C).
+``weights`` and ``settings`` are those of ``fastml.kernels._loss_tile``.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from fastml.kernels import linear_softmax as kernels
+from fastml.kernels import linear_loss as kernels
 from fastml.runtime._blas_limit import blas_limited
 from fastml.runtime._threads import run_tasks
 
@@ -54,7 +54,7 @@ def _bounds(n, n_parts):
 
 def loss(X, W, b, target, weights, settings, n_threads):
     """Losses (n,) of dense or CSR rows; ``W`` is (C, d), for CSR (d, C), there of any layout."""
-    problem = X, W, settings[0] * b, target, weights, settings
+    problem = X, W, settings.beta * b, target, weights, settings
     out = np.empty(weights.shape[1], W.dtype)
     with blas_limited():
         if isinstance(X, CSR):
@@ -71,7 +71,7 @@ def loss_grad(X, W, b, target, weights, settings, n_threads, X_grad, W_grad, b_g
 
     ``spans`` is ``list(csc_spans(...))`` where the same CSR is used again and again.
     """
-    problem = X, W, settings[0] * b, target, weights, settings
+    problem = X, W, settings.beta * b, target, weights, settings
     out = np.empty(weights.shape[1], W.dtype)
     with blas_limited():
         if isinstance(X, CSR):
@@ -80,7 +80,7 @@ def loss_grad(X, W, b, target, weights, settings, n_threads, X_grad, W_grad, b_g
             _rows_loss_grad(*problem, n_threads, out, X_grad, W_grad, b_grad)
         else:
             _Panels(*problem, n_threads).loss_grad(out, X_grad, W_grad, b_grad)
-    b_grad *= settings[0]
+    b_grad *= settings.beta
     return out
 
 
@@ -259,7 +259,7 @@ class _Span:
     def loss(self, W, out):
         for first_class, panel in _panels_of(W):
             self.sweep(kernels.csr_logits, self.X, panel, first_class, self.settings, self.z)
-        self.sweep(kernels.csr_softmax, self.b, self.target, self.weights, self.settings, self.z, self.stats, out)
+        self.sweep(kernels.csr_losses, self.b, self.target, self.weights, self.settings, self.z, self.stats, out)
 
     def residual(self):
         self.sweep(kernels.csr_residual, self.target, self.weights, self.settings, self.z, self.stats)

@@ -6,8 +6,9 @@ import pytest
 from numba import config
 from scipy.sparse import csr_array
 
-from fastml.runtime import linear_softmax
-from fastml.runtime.linear_softmax import CSR
+from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.runtime import linear_loss
+from fastml.runtime.linear_loss import CSR
 
 SHAPES = [(1, 1, 1), (3, 2, 1), (5, 3, 2), (255, 17, 507), (700, 5, 3), (300, 7, 4500), (1000, 33, 129)]
 if config.DISABLE_JIT:
@@ -29,7 +30,7 @@ def memory(request, monkeypatch):
             "_PANEL_ROWS": 33,
             "_LEAST_PANEL": 10,
         }.items():
-            monkeypatch.setattr(linear_softmax, name, value)
+            monkeypatch.setattr(linear_loss, name, value)
 
 
 def make(shape, dtype, is_soft, is_sparse):
@@ -46,18 +47,19 @@ def run(X, W, b, target, weight, smoothing, temperature, n_threads, is_sparse):
     """Losses, the losses without gradients, and the gradients; the arguments as the runtime takes them."""
     real, n_classes = W.dtype.type, len(W)
     weights = np.stack([weight, weight * target.sum(axis=1) if target.ndim == 2 else weight])
-    settings = real(1 / temperature), real(1 - smoothing), real(smoothing / n_classes)
+    numbers = {"beta": 1 / temperature, "keep": 1 - smoothing, "spread": smoothing / n_classes}
+    loss_settings = settings(W.dtype, SOFTMAX, **numbers)
     matrix = csr_array(X)
     rows = CSR(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data) if is_sparse else X
     coefficients = W.T if is_sparse else W
-    problem = rows, coefficients, b, target, weights, settings, n_threads
+    problem = rows, coefficients, b, target, weights, loss_settings, n_threads
     grads = np.empty(matrix.nnz if is_sparse else X.shape, real), np.empty(coefficients.shape, real), np.empty_like(b)
-    loss = linear_softmax.loss_grad(*problem, *grads)
+    loss = linear_loss.loss_grad(*problem, *grads)
     X_grad, W_grad, b_grad = grads
     if is_sparse:
         X_grad = csr_array((X_grad, matrix.indices, matrix.indptr), shape=X.shape).toarray()
         W_grad = W_grad.T
-    return loss, linear_softmax.loss(*problem), X_grad, W_grad, b_grad
+    return loss, linear_loss.loss(*problem), X_grad, W_grad, b_grad
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -92,10 +94,9 @@ def test_the_same_bits_on_any_number_of_threads(is_sparse):
 
 def test_without_the_gradient_of_the_rows():
     X, W, b, target, weight = make((40, 4, 7), np.float64, False, False)
-    settings = 1.0, 1.0, 0.0
     weights = np.stack([weight, weight])
     both = np.empty_like(W), np.empty_like(b)
-    linear_softmax.loss_grad(X, W, b, target, weights, settings, 1, np.empty((0, 4)), *both)
+    linear_loss.loss_grad(X, W, b, target, weights, settings(W.dtype, SOFTMAX), 1, np.empty((0, 4)), *both)
     _, W_grad, b_grad = naive.linear_softmax_cross_entropy_grad(X, W, b, target, sample_weight=weight)
     np.testing.assert_allclose(both[0], W_grad, atol=1e-12)
     np.testing.assert_allclose(both[1], b_grad, atol=1e-12)

@@ -1,18 +1,17 @@
-"""Linear layer and softmax cross-entropy in one, a tile of logits at a time.
+"""Linear layer and loss in one, a tile of logits (or predictions) at a time: ``X W' + b`` is never whole in memory.
 
-``logits = (X W' + b) / T`` are never whole in memory. Where the classes are few, a tile holds whole rows of
-logits, and everything about its rows is done while it lies in L2 (``rows_*``). Where they are many, a tile
-holds a panel of classes: ``panel_forward`` for each, ``join_panels`` for the rows' log-sum-exp, then
-``panel_backward`` for each. For CSR rows the weights lie transposed, (d, C), so that a stored entry meets
-one contiguous row (``csr_*``). ``settings`` are (1/T, 1 - smoothing, smoothing/C); ``b`` comes divided by T.
-The loss of a row, its gradient and the scratch ``stats``: see ``_softmax_tile``.
+Where the outputs (classes) are few, a tile holds whole rows of logits, and everything about its rows is done while
+it lies in L2 (``rows_*``). Where they are many, a tile holds a panel of classes: ``panel_forward`` for each,
+``join_panels`` for the rows' log-sum-exp, then ``panel_backward`` for each. For CSR rows the weights lie transposed,
+(d, C), so that a stored entry meets one contiguous row (``csr_*``). ``settings`` choose the loss; its temperature
+divides the products here, and ``b`` comes divided by it. The losses themselves and ``stats``: see ``_loss_tile``.
 """
 
 from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel
+from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._math import exp
 from fastml.kernels._rows import add, add_scaled, dot, fill
-from fastml.kernels._softmax_tile import finish_rows, residual_tile, softmax_tile
 
 
 @kernel
@@ -21,8 +20,8 @@ def rows_loss(start, stop, X, W, b, target, weights, settings, z, stats, loss):
     for first in range(start, stop, z.shape[0]):
         last = min(first + z.shape[0], stop)
         tile = z[: last - first]
-        matmul_nt(settings[0], X[first:last], W, 0.0, tile)
-        softmax_tile(tile, b, first, 0, target, settings, stats)
+        matmul_nt(settings.beta, X[first:last], W, 0.0, tile)
+        forward_tile(tile, b, first, 0, target, settings, stats)
         finish_rows(first, last, weights, stats, loss)
 
 
@@ -33,23 +32,23 @@ def rows_loss_grad(start, stop, X, W, b, target, weights, settings, z, stats, lo
     for first in range(start, stop, z.shape[0]):
         last = min(first + z.shape[0], stop)
         tile = z[: last - first]
-        matmul_nt(settings[0], X[first:last], W, 0.0, tile)
-        softmax_tile(tile, b, first, 0, target, settings, stats)
+        matmul_nt(settings.beta, X[first:last], W, 0.0, tile)
+        forward_tile(tile, b, first, 0, target, settings, stats)
         finish_rows(first, last, weights, stats, loss)
         residual_tile(tile, W.shape[0], first, 0, target, weights, settings, stats)
         if X_grad.shape[0] > 0:
-            matmul_nn(settings[0], tile, W, 0.0, X_grad[first:last])
-        matmul_tn(settings[0], tile, X[first:last], 0.0 if first == start else 1.0, W_grad)
+            matmul_nn(settings.beta, tile, W, 0.0, X_grad[first:last])
+        matmul_tn(settings.beta, tile, X[first:last], 0.0 if first == start else 1.0, W_grad)
         for i in range(last - first):
             add(b_grad, tile[i])
 
 
 @kernel
 def panel_forward(first, last, first_class, X, W, b, target, settings, z, stats):
-    """exp(logits - top) of rows first..last for the panel of classes with weights ``W`` and bias ``b``."""
+    """Rows first..last up to what their gradient needs, for the panel of classes with weights ``W`` and bias ``b``."""
     tile = z[: last - first]
-    matmul_nt(settings[0], X[first:last], W, 0.0, tile[:, : W.shape[0]])
-    softmax_tile(tile, b, first, first_class, target, settings, stats)
+    matmul_nt(settings.beta, X[first:last], W, 0.0, tile[:, : W.shape[0]])
+    forward_tile(tile, b, first, first_class, target, settings, stats)
 
 
 @kernel
@@ -75,8 +74,8 @@ def panel_backward(first, last, first_class, X, W, target, weights, settings, z,
     tile = z[: last - first]
     width = W.shape[0]
     residual_tile(tile, width, first, first_class, target, weights, settings, stats)
-    matmul_nn(settings[0], tile[:, :width], W, 1.0, X_grad[: last - first])
-    matmul_tn(settings[0], tile[:, :width], X[first:last], 1.0, W_grad)
+    matmul_nn(settings.beta, tile[:, :width], W, 1.0, X_grad[: last - first])
+    matmul_tn(settings.beta, tile[:, :width], X[first:last], 1.0, W_grad)
     for i in range(last - first):
         add(b_grad, tile[i][:width])
 
@@ -89,20 +88,20 @@ def csr_logits(start, stop, first, X, W, first_class, settings, z):
         row = z[i - first][first_class : first_class + W.shape[1]]
         fill(row, 0)
         for k in range(indptr[i], indptr[i + 1]):
-            add_scaled(row, settings[0] * data[k], W[indices[k]])
+            add_scaled(row, settings.beta * data[k], W[indices[k]])
 
 
 @kernel
-def csr_softmax(start, stop, first, b, target, weights, settings, z, stats, loss):
-    """From logits to exp(logits - top), and the losses."""
+def csr_losses(start, stop, first, b, target, weights, settings, z, stats, loss):
+    """From products to losses, and to what ``csr_residual`` needs."""
     tile, part = z[start - first : stop - first], stats[:, start - first : stop - first]
-    softmax_tile(tile, b, start, 0, target, settings, part)
+    forward_tile(tile, b, start, 0, target, settings, part)
     finish_rows(start, stop, weights, part, loss)
 
 
 @kernel
 def csr_residual(start, stop, first, target, weights, settings, z, stats):
-    """From exp(logits - top) to the gradient of the logits."""
+    """From what ``csr_losses`` left to the gradient of the logits."""
     tile, part = z[start - first : stop - first], stats[:, start - first : stop - first]
     residual_tile(tile, z.shape[1], start, 0, target, weights, settings, part)
 
@@ -115,7 +114,7 @@ def csr_entry_grad(start, stop, first, X, W, first_class, settings, z, X_grad):
         row = z[i - first][first_class : first_class + W.shape[1]]
         for k in range(indptr[i], indptr[i + 1]):
             before = data.dtype.type(0) if first_class == 0 else X_grad[k]
-            X_grad[k] = before + settings[0] * dot(row, W[indices[k]])
+            X_grad[k] = before + settings.beta * dot(row, W[indices[k]])
 
 
 @kernel
@@ -127,4 +126,4 @@ def csc_weight_grad(start, stop, X, z, settings, is_first, W_grad):
         if is_first:
             fill(row, 0)
         for k in range(indptr[j], indptr[j + 1]):
-            add_scaled(row, settings[0] * data[k], z[indices[k]])
+            add_scaled(row, settings.beta * data[k], z[indices[k]])

@@ -1,0 +1,154 @@
+"""The losses on a tile of logits or predictions: some rows, and all outputs or a panel of them.
+
+Softmax couples the outputs (classes). With q the smoothed target, ``q = (1 - smoothing) t + smoothing / C``, and m
+its sum, the loss of a row is ``w (m lse - q.z)`` and its gradient ``w (m softmax(z) - q)``; ``weights`` holds w and
+w m. A panel of classes knows its own maximum and its sum of exp(z - maximum); the log-sum-exp over all panels puts
+them together. ``stats`` (4, rows) holds for each row of the tile: that maximum, that sum, q.z, and the log-sum-exp.
+
+The other losses (``_losses``) are sums over independent outputs, ``w sum_k l(z_k, t_k)``. They take the same way:
+their panels leave minus their sum in the place of q.z, and their ``weights`` hold w and 0.
+"""
+
+from typing import NamedTuple
+
+from fastml.kernels._jit import point
+from fastml.kernels._losses import absolute_error, binary_cross_entropy, huber, squared_error
+from fastml.kernels._math import exp, log, row_max
+from fastml.kernels._rows import add, add_scaled, dot, exp_shifted, scale, scale_shift, total
+
+SOFTMAX, BINARY_CROSS_ENTROPY, SQUARED, ABSOLUTE, HUBER = range(5)
+
+
+class Settings(NamedTuple):
+    """Which loss, and its numbers in the dtype of the rows; those of other losses are unused."""
+
+    kind: int
+    beta: float = 1.0  # 1 / temperature
+    keep: float = 1.0  # 1 - smoothing
+    spread: float = 0.0  # smoothing / C
+    delta: float = 1.0  # Huber's
+
+
+def settings(dtype, kind, **numbers):
+    """``Settings`` in a dtype."""
+    return Settings(kind, *(dtype.type(number) for number in Settings(kind, **numbers)[1:]))
+
+
+@point
+def target_dot(z, target, i, first_class, keep, spread):
+    """q.z of row i over the classes of this panel; ``target`` holds labels (n,) or probabilities (n, C)."""
+    result = z.dtype.type(0)
+    if target.ndim == 1:
+        j = target[i] - first_class
+        if 0 <= j < z.shape[0]:
+            result = keep * z[j]
+    else:
+        result = keep * dot(z, target[i][first_class : first_class + z.shape[0]])
+    if spread > 0:
+        result += spread * total(z)
+    return result
+
+
+@point
+def subtract_target(z, target, i, first_class, weight):
+    """z -= weight * t over the classes of this panel."""
+    if target.ndim == 1:
+        j = target[i] - first_class
+        if 0 <= j < z.shape[0]:
+            z[j] -= weight
+    else:
+        add_scaled(z, -weight, target[i][first_class : first_class + z.shape[0]])
+
+
+@point
+def softmax_tile(z, b, first_row, first_class, target, settings, stats):
+    """Add the bias of the panel's classes and exponentiate: z becomes exp(z - maximum), row by row."""
+    for i in range(z.shape[0]):
+        row = z[i][: b.shape[0]]
+        add(row, b)
+        top = row_max(row)
+        stats[2, i] = target_dot(row, target, first_row + i, first_class, settings.keep, settings.spread)
+        stats[1, i] = exp_shifted(row, top)
+        stats[0, i] = top
+
+
+def _over_outputs(output_loss):
+    """The row function of a loss: row + b becomes its derivative; returns the sum of the losses."""
+
+    @point
+    def over_outputs(row, b, t):
+        result = row.dtype.type(0)
+        for j in range(row.shape[0]):
+            value, row[j] = output_loss(row[j] + b[j], t[j])
+            result += value
+        return result
+
+    return over_outputs
+
+
+_binary_cross_entropy_row, _squared_row, _absolute_row = map(
+    _over_outputs, (binary_cross_entropy, squared_error, absolute_error)
+)
+
+
+@point
+def _huber_row(row, b, t, delta):
+    result = row.dtype.type(0)
+    for j in range(row.shape[0]):
+        value, row[j] = huber(row[j] + b[j], t[j], delta)
+        result += value
+    return result
+
+
+@point
+def outputs_tile(z, b, first_row, first_output, target, settings, stats):
+    """Add the bias of the panel's outputs; z becomes the derivative of each one's loss."""
+    for i in range(z.shape[0]):
+        row = z[i][: b.shape[0]]
+        t = target[first_row + i][first_output : first_output + b.shape[0]]
+        if settings.kind == BINARY_CROSS_ENTROPY:
+            value = _binary_cross_entropy_row(row, b, t)
+        elif settings.kind == SQUARED:
+            value = _squared_row(row, b, t)
+        elif settings.kind == ABSOLUTE:
+            value = _absolute_row(row, b, t)
+        else:
+            value = _huber_row(row, b, t, settings.delta)
+        stats[0, i], stats[1, i], stats[2, i] = 0, 1, -value
+
+
+@point
+def forward_tile(z, b, first_row, first_output, target, settings, stats):
+    """Add the bias, and leave in z and ``stats`` what losses and gradient are made of."""
+    if target.ndim == 1 or settings.kind == SOFTMAX:  # of labels Numba compiles this branch only
+        softmax_tile(z, b, first_row, first_output, target, settings, stats)
+    else:
+        outputs_tile(z, b, first_row, first_output, target, settings, stats)
+
+
+@point
+def finish_rows(first, last, weights, stats, loss):
+    """Log-sum-exp and losses of rows first..last, whose panels are put together."""
+    for i in range(last - first):
+        stats[3, i] = log(stats[1, i]) + stats[0, i]
+        loss[first + i] = weights[1, first + i] * stats[3, i] - weights[0, first + i] * stats[2, i]
+
+
+@point
+def softmax_residual(row, i, first_row, first_class, target, weights, settings, stats):
+    """From exp(z - maximum) to the gradient ``w (m softmax(z) - q)`` of row i of the tile."""
+    w = weights[0, first_row + i]
+    factor = weights[1, first_row + i] * exp(stats[0, i] - stats[3, i])
+    scale_shift(row, factor, -w * settings.spread)
+    subtract_target(row, target, first_row + i, first_class, w * settings.keep)
+
+
+@point
+def residual_tile(z, width, first_row, first_output, target, weights, settings, stats):
+    """From what ``forward_tile`` left to the gradient, over the first ``width`` columns."""
+    for i in range(z.shape[0]):
+        row = z[i][:width]
+        if target.ndim == 1 or settings.kind == SOFTMAX:
+            softmax_residual(row, i, first_row, first_output, target, weights, settings, stats)
+        else:
+            scale(row, weights[0, first_row + i])

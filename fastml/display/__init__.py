@@ -1,5 +1,6 @@
-"""Pictures of fitted estimators, in the manner of scikit-learn's displays."""
+"""Pictures of fitted estimators, in the manner of scikit-learn's displays, and what a loss curve says."""
 
+from fastml.display._diagnose import Finding, diagnose
 from fastml.display._loss_curve import LossCurveDisplay
 
-__all__ = ["LossCurveDisplay"]
+__all__ = ["Finding", "LossCurveDisplay", "diagnose"]

@@ -46,11 +46,13 @@ class LossCurveDisplay:
     Parameters
     ----------
     loss_curves : list of array-like of shape (n_epochs,)
-        Training loss after each epoch, in nats; one entry an estimator.
+        Training loss after each epoch; one entry an estimator, of any length.
     validation_loss_curves : list of (array-like of shape (n_epochs,) or None), default=None
-        Validation loss after each epoch, in nats; ``None`` for an estimator without a validation part.
+        Validation loss after each epoch; ``None`` for an estimator without a validation part.
     names : list of str, default=None
         Names of the estimators, for the legend.
+    loss_name : str, default="Loss"
+        Label of the axis of the losses.
 
     Attributes
     ----------
@@ -60,6 +62,14 @@ class LossCurveDisplay:
         The figure that holds them.
     lines_ : list of matplotlib Line2D
         The curves: for each estimator training, then validation if there is one.
+    gaps_ : list of matplotlib PolyCollection
+        The shaded gaps between training and validation, with ``show_gap``.
+    best_ : list of matplotlib PathCollection
+        The marks of the lowest validation losses, with ``show_gap``.
+
+    See Also
+    --------
+    diagnose : Reads the curves for you.
 
     Examples
     --------
@@ -69,12 +79,13 @@ class LossCurveDisplay:
     ['softmax, training']
     """
 
-    def __init__(self, *, loss_curves, validation_loss_curves=None, names=None):
+    def __init__(self, *, loss_curves, validation_loss_curves=None, names=None, loss_name="Loss"):
         self.loss_curves = loss_curves
         self.validation_loss_curves = validation_loss_curves
         self.names = names
+        self.loss_name = loss_name
 
-    def plot(self, ax=None, *, name=None, log_scale=False, **kwargs):
+    def plot(self, ax=None, *, name=None, log_scale=False, show_gap=False, **kwargs):
         """Draw the curves: one colour an estimator, validation dashed.
 
         Parameters
@@ -82,16 +93,19 @@ class LossCurveDisplay:
         ax : matplotlib Axes, default=None
             Where to draw. ``None`` makes a new figure.
         name : str or list of str, default=None
-            Names for the legend, one an estimator. ``None`` takes ``names``.
+            Names for the legend, one an estimator. ``None`` takes ``names``, ``""`` is no name.
         log_scale : bool, default=False
             Whether the loss has a logarithmic axis.
+        show_gap : bool, default=False
+            Whether to shade the gap between training and validation, and mark the epoch with the lowest validation
+            loss.
         **kwargs : dict
             Passed to matplotlib's ``plot`` for every curve.
 
         Returns
         -------
         display : LossCurveDisplay
-            The object itself, with ``ax_``, ``figure_`` and ``lines_``.
+            The object itself, with ``ax_``, ``figure_``, ``lines_``, ``gaps_`` and ``best_``.
         """
         require("matplotlib", extra="display", feature=type(self).__name__)
         from matplotlib.cbook import normalize_kwargs
@@ -101,21 +115,23 @@ class LossCurveDisplay:
         kwargs = normalize_kwargs(kwargs, Line2D)
         self.ax_ = self._new_axes() if ax is None else ax
         self.figure_ = self.ax_.figure
-        self.lines_ = []
+        self.lines_, self.gaps_, self.best_ = [], [], []
         validation_curves = self.validation_loss_curves or [None] * len(self.loss_curves)
         for curve, validation, label in zip(self.loss_curves, validation_curves, names, strict=True):
             line = self._draw(curve, label=_joined(label, "training"), **kwargs)
             if validation is not None:
                 style = {**kwargs, "color": line.get_color(), "linestyle": "--"}
                 self._draw(validation, label=_joined(label, "validation"), **style)
-        self.ax_.set(xlabel="Epoch", ylabel="Loss (nats)")
+                if show_gap:
+                    self._draw_gap(curve, validation, label, line)
+        self.ax_.set(xlabel="Epoch", ylabel=self.loss_name)
         if log_scale:
             self.ax_.set_yscale("log")
         self.ax_.legend()
         return self
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, name=None, log_scale=False, **kwargs):
+    def from_estimator(cls, estimator, *, ax=None, name=None, log_scale=False, show_gap=False, **kwargs):
         """Draw the loss curves of fitted estimators.
 
         Parameters
@@ -125,16 +141,20 @@ class LossCurveDisplay:
         ax : matplotlib Axes, default=None
             Where to draw. ``None`` makes a new figure.
         name : str or list of str, default=None
-            Names for the legend, one an estimator. ``None`` takes the names of their classes.
+            Names for the legend, one an estimator. ``None`` takes the names of their classes,
+            ``""`` is no name.
         log_scale : bool, default=False
             Whether the loss has a logarithmic axis.
+        show_gap : bool, default=False
+            Whether to shade the gap between training and validation, and mark the epoch with the lowest validation
+            loss.
         **kwargs : dict
             Passed to matplotlib's ``plot`` for every curve.
 
         Returns
         -------
         display : LossCurveDisplay
-            The display, with ``ax_``, ``figure_`` and ``lines_``.
+            The display, with ``ax_``, ``figure_``, ``lines_``, ``gaps_`` and ``best_``.
 
         Raises
         ------
@@ -152,8 +172,9 @@ class LossCurveDisplay:
             loss_curves=[model.loss_curve_ for model in models],
             validation_loss_curves=[getattr(model, "validation_loss_curve_", None) for model in models],
             names=_class_names(models),
+            loss_name="Loss (nats)" if all(hasattr(model, "classes_") for model in models) else "Loss",
         )
-        return display.plot(ax, name=name, log_scale=log_scale, **kwargs)
+        return display.plot(ax, name=name, log_scale=log_scale, show_gap=show_gap, **kwargs)
 
     def _legend_names(self, name):
         names = self.names if name is None else _as_list(name)
@@ -173,6 +194,18 @@ class LossCurveDisplay:
         self.lines_.append(line)
         return line
 
+    def _draw_gap(self, curve, validation, name, line):
+        """Shade what lies between the curves as far as both go; mark the lowest point of the validation curve."""
+        n_both = min(len(curve), len(validation))
+        style = {"color": line.get_color(), "zorder": line.get_zorder()}
+        epochs = np.arange(1, n_both + 1)
+        gap = self.ax_.fill_between(epochs, curve[:n_both], validation[:n_both], alpha=0.15, linewidth=0, **style)
+        self.gaps_.append(gap)
+        if np.isfinite(validation).any():
+            i = int(np.nanargmin(validation))
+            label = _joined(name, f"lowest in epoch {i + 1}")
+            self.best_.append(self.ax_.scatter([i + 1], [validation[i]], label=label, **style))
+
 
 def _joined(name, part):
-    return part if name is None else f"{name}, {part}"
+    return f"{name}, {part}" if name else part

@@ -97,6 +97,46 @@ def test_finds_the_model_inside(wrapped, axes):
     assert labels(display) == ["Learner, training"]
 
 
+def test_gap_and_lowest_validation_loss(axes):
+    fitted = [Learner(validation=True).fit(X, y), Learner(n_epochs=2).fit(X, y)]
+    plain = LossCurveDisplay.from_estimator(fitted, ax=axes)
+    assert (plain.gaps_, plain.best_) == ([], [])
+    assert not axes.collections
+    display = LossCurveDisplay.from_estimator(fitted, ax=axes, name=["", "b"], show_gap=True)
+    (gap,), (best,) = display.gaps_, display.best_
+    assert labels(display) == ["training", "validation", "b, training"]
+    np.testing.assert_allclose(best.get_offsets(), [[4, 2 / 4]])
+    assert best.get_label() == "lowest in epoch 4"
+    corners = gap.get_paths()[0].vertices
+    for epoch in range(1, 5):
+        assert [epoch, 1 / epoch] in corners.tolist()
+        assert [epoch, 2 / epoch] in corners.tolist()
+
+
+def test_gap_of_partial_curves(axes):
+    """A curve may end early, and hold values that are not finite."""
+    display = LossCurveDisplay(
+        loss_curves=[[3, 2, 1], [4, 3], [2, 1]],
+        validation_loss_curves=[[4, np.nan, 2, 2.5, 3], None, [np.nan]],
+        names=["a", "b", "c"],
+    ).plot(axes, show_gap=True)
+    assert [len(line.get_xdata()) for line in display.lines_] == [3, 5, 2, 2, 1]
+    assert len(display.gaps_) == 2
+    (best,) = display.best_
+    assert best.get_label() == "a, lowest in epoch 3"
+    assert display.gaps_[0].get_paths()[0].vertices[:, 0].max() <= 3
+    axes.figure.canvas.draw()
+
+
+def test_label_of_the_loss(axes):
+    """Nats are the unit of classifiers; a squared error has another."""
+    Regressor = type("Regressor", (BaseEstimator,), {"loss_curve_": [3.0, 2.0]})
+    assert LossCurveDisplay.from_estimator(Regressor(), ax=axes).ax_.get_ylabel() == "Loss"
+    assert LossCurveDisplay.from_estimator([Regressor(), Learner().fit(X, y)], ax=axes).ax_.get_ylabel() == "Loss"
+    display = LossCurveDisplay(loss_curves=[[3, 2, 1]], loss_name="Squared error (m²)")
+    assert display.plot(axes).ax_.get_ylabel() == "Squared error (m²)"
+
+
 def test_without_names_and_axes():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")

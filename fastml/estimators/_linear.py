@@ -135,7 +135,7 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
         weight = self._weigh(sample_weight, coded, known)
         random_state = check_random_state(self.random_state)
         start = self._start(known, X, coded, weight)
-        vars(self).update(known)
+        self.__dict__.update(known)
         problem, validate = self._problems(X, coded, weight, random_state)
         values = problem.join(*start)
         tasks = CallbackTasks(self, self.max_iter, lambda v: self._fitted(problem, v), *data)
@@ -144,7 +144,7 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
             solve = self._solve_lbfgs if self.solver == "lbfgs" else self._solve_minibatch
             values = solve(problem, values, monitor, tasks, random_state)
             monitor.check(values)
-            vars(self).update(self._fitted(problem, values))
+            self.__dict__.update(self._fitted(problem, values))
             self.__dict__.pop("_optimizer_state", None)  # it belonged to other parameters
             self.loss_curve_, self.n_iter_ = monitor.losses, len(monitor.losses)
             self.validation_loss_curve_ = monitor.validation_losses if self.early_stopping else None
@@ -160,13 +160,13 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
         coded, known = encode(y, X.dtype, is_first)
         weight = self._weigh(sample_weight, coded, known)
         start = self._start(known, X, coded, weight, go_on=not is_first)
-        vars(self).update(known)
+        self.__dict__.update(known)
         problem = self._problem(X, coded, weight)
         values = problem.join(*start)
         monitor = self._monitor(problem, None)
         steps = self._steps(problem, values, getattr(self, "_optimizer_state", None))
         monitor.record(steps.epoch(self._order(problem, check_random_state(self.random_state))), values)
-        vars(self).update(self._fitted(problem, values))
+        self.__dict__.update(self._fitted(problem, values))
         self._optimizer_state = steps.state
         self.loss_curve_ = [*getattr(self, "loss_curve_", []), *monitor.losses]
         self.validation_loss_curve_, self.n_iter_ = None, len(self.loss_curve_)
@@ -237,9 +237,13 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
         """What a loss of 1 in training is in the user's terms."""
         return 1.0
 
+    def _tolerance(self):
+        """``tol`` in the terms of training."""
+        return self.tol
+
     def _monitor(self, problem, validate):
         patience = self.n_iter_no_change if self.solver == "minibatch" or self.early_stopping else None
-        options = {"tol": self.tol, "patience": patience, "validate": validate, "verbose": self.verbose}
+        options = {"tol": self._tolerance(), "patience": patience, "validate": validate, "verbose": self.verbose}
         return Monitor(type(self).__name__, self._blind_loss(problem), unit=self._unit(), **options)
 
     def _order(self, problem, random_state):
@@ -282,7 +286,11 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
     def _minimize(self, problem, values, on_iteration):
         """The optimum by L-BFGS, and a sentence that says why it was not reached, or None."""
         l2, _ = self._penalties(problem)
-        return minimize_lbfgs(problem, values, l2=l2, max_iter=self.max_iter, tol=self.tol, on_iteration=on_iteration)
+        options = {"l2": l2, "max_iter": self.max_iter, "tol": self._tolerance(), "on_iteration": on_iteration}
+        return self._minimizer(problem)(problem, values, **options)
+
+    def _minimizer(self, problem):
+        return minimize_lbfgs
 
     def _warn(self, message):
         # Seven frames up: this, the solver, fit and its three decorators, and who called fit.

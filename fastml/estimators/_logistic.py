@@ -9,6 +9,7 @@ from fastml.estimators._linear import LinearClassifier
 from fastml.estimators._targets import encode_classes, encode_indicators, is_matrix
 from fastml.functional import log_softmax, softmax
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, settings
+from fastml.training.lbfgs import minimize_lbfgs, minimize_outputs
 
 
 class LogisticClassifier(LinearClassifier):
@@ -282,3 +283,6 @@ class LogisticClassifier(LinearClassifier):
 
     def _outward(self, coef, intercept):
         return coef, intercept
+
+    def _minimizer(self, problem):
+        return minimize_outputs if problem.n_outputs > 1 else minimize_lbfgs

@@ -14,7 +14,6 @@ from fastml.kernels._loss_tile import ABSOLUTE, HUBER, SQUARED, settings
 from fastml.training.lbfgs import minimize_absolute, minimize_lbfgs
 
 _KINDS = {"squared": SQUARED, "absolute": ABSOLUTE, "huber": HUBER}
-_EXACT = 1e-4  # a quadratic's last iterations are cheap: take its optimum to this share of ``tol``
 
 
 class LinearRegressor(RegressorMixin, LinearModel):
@@ -268,8 +267,11 @@ class LinearRegressor(RegressorMixin, LinearModel):
             intercept = np.zeros_like(intercept)
         return (coef[0], intercept[0]) if self._scaling["n_dim"] == 1 else (coef, intercept)
 
-    def _minimize(self, problem, values, on_iteration):
-        tol = self.tol * _EXACT if self.loss == "squared" else self.tol
-        minimize = minimize_absolute if self.loss == "absolute" else minimize_lbfgs
-        l2, _ = self._penalties(problem)
-        return minimize(problem, values, l2=l2, max_iter=self.max_iter, tol=tol, on_iteration=on_iteration)
+    def _tolerance(self):
+        """``tol`` for targets of unit variance: a share of the loss of a residual of 1."""
+        if self.loss == "huber":
+            return self.tol * min(1.0, self.delta / self._scaling["scale"])
+        return self.tol
+
+    def _minimizer(self, problem):
+        return minimize_absolute if self.loss == "absolute" else minimize_lbfgs

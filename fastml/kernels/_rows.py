@@ -34,6 +34,28 @@ def add_scaled(row, factor, other):
 
 
 @point
+def add_eight(row, factor, data, indices, matrix):
+    """``add_gathered`` of eight: the row is read and written once."""
+    a, b, c, d = matrix[indices[0]], matrix[indices[1]], matrix[indices[2]], matrix[indices[3]]
+    e, f, g, h = matrix[indices[4]], matrix[indices[5]], matrix[indices[6]], matrix[indices[7]]
+    p, q, r, s = factor * data[0], factor * data[1], factor * data[2], factor * data[3]
+    t, u, v, w = factor * data[4], factor * data[5], factor * data[6], factor * data[7]
+    for j in range(row.shape[0]):
+        low = (p * a[j] + q * b[j]) + (r * c[j] + s * d[j])
+        row[j] += low + ((t * e[j] + u * f[j]) + (v * g[j] + w * h[j]))
+
+
+@point
+def add_gathered(row, factor, data, indices, matrix):
+    """row += factor * data @ matrix[indices]."""
+    whole = len(indices) - len(indices) % 8
+    for k in range(0, whole, 8):
+        add_eight(row, factor, data[k : k + 8], indices[k : k + 8], matrix)
+    for k in range(whole, len(indices)):
+        add_scaled(row, factor * data[k], matrix[indices[k]])
+
+
+@point
 def scale(row, factor):
     """row *= factor."""
     for j in range(row.shape[0]):

@@ -13,7 +13,7 @@ import numpy as np
 from fastml.kernels._blas import matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel, point
 from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
-from fastml.kernels._rows import add, add_scaled, copy, fill
+from fastml.kernels._rows import add, add_gathered, add_scaled, copy, fill
 from fastml.kernels._rules import apply_rule
 
 
@@ -107,8 +107,8 @@ def csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
         tile = batch.z[: last - first]
         for i in range(last - first):
             fill(tile[i], 0)
-            for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
-                add_scaled(tile[i], values[k], W[indices[k]])
+            entries = slice(indptr[rows[first + i]], indptr[rows[first + i] + 1])
+            add_gathered(tile[i], values.dtype.type(1), values[entries], indices[entries], W)
         forward_tile(tile, b, first, 0, batch.target, settings, batch.stats)
         finish_rows(first, last, batch.weights, batch.stats, batch.loss)
         residual_tile(tile, b.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)

@@ -11,7 +11,7 @@ from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel
 from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._math import exp
-from fastml.kernels._rows import add, add_scaled, dot, fill
+from fastml.kernels._rows import add, add_gathered, dot, fill
 
 
 @kernel
@@ -87,8 +87,8 @@ def csr_logits(start, stop, first, X, W, first_class, settings, z):
     for i in range(start, stop):
         row = z[i - first][first_class : first_class + W.shape[1]]
         fill(row, 0)
-        for k in range(indptr[i], indptr[i + 1]):
-            add_scaled(row, settings.beta * data[k], W[indices[k]])
+        entries = slice(indptr[i], indptr[i + 1])
+        add_gathered(row, settings.beta, data[entries], indices[entries], W)
 
 
 @kernel
@@ -125,5 +125,5 @@ def csc_weight_grad(start, stop, X, z, settings, is_first, W_grad):
         row = W_grad[j]
         if is_first:
             fill(row, 0)
-        for k in range(indptr[j], indptr[j + 1]):
-            add_scaled(row, settings.beta * data[k], z[indices[k]])
+        entries = slice(indptr[j], indptr[j + 1])
+        add_gathered(row, settings.beta, data[entries], indices[entries], z)

@@ -1,16 +1,23 @@
 """SciPy's L-BFGS over a ``LinearProblem``, in coordinates where features are centred and scaled."""
 
+import copy
+
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from fastml.kernels import lbfgs as kernels
 from fastml.kernels._loss_tile import HUBER, SQUARED
-from fastml.runtime import blas_limited
+from fastml.runtime import blas_limited, run_blocks
 
 _MANY_PARAMETERS = 200_000  # from here SciPy's own vector work outweighs a pass over the rows: keep fewer vectors
 _MANY_FEATURES = 1000  # beyond, their covariance costs more than the iterations it saves
 _JITTER = 1e-12  # keeps the covariance of features that depend on each other from being singular
 _DELTAS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)  # for targets of unit variance
+_PAIRS, _MEMORY_BYTES = 10, 1 << 28  # pairs kept for each output, and the memory for them
+_EXACT = 1e-4  # of ``tol`` for a quadratic, whose last iterations are cheap
+_FEW = 0.6  # of the outputs still active: go on with these alone
+_BLOCK = 1 << 15  # parameters a thread takes at a time
 _CURE = "Raise max_iter, or scale the features (for example with StandardScaler)."
 
 
@@ -61,8 +68,7 @@ class _Coordinates:
 
     With ``U = W L`` and ``c = (b + W @ mean) * b_scale`` the logits are those of features centred and divided by
     ``L``; the rows stay as they are. The penalty, which stays one of ``W``, is part of ``L``. A loss whose Hessian
-    is at most the features' covariance gets that in full, the others its diagonal (without centring where the rows
-    are sparse).
+    is at most the features' covariance gets that in full, the others its diagonal.
     """
 
     def __init__(self, problem, l2):
@@ -70,7 +76,7 @@ class _Coordinates:
             self.mean, square = problem.feature_moments()
         is_white = problem.settings.kind in (SQUARED, HUBER) and len(self.mean) <= _MANY_FEATURES
         is_white = is_white and np.isfinite(square).all()
-        if not problem.fit_intercept or (problem.is_sparse and not is_white):
+        if not problem.fit_intercept:
             self.mean = np.zeros_like(self.mean)
         curvature = problem.curvature()
         self.problem, self.b_scale, self.is_centred = problem, np.sqrt(curvature), self.mean.any()
@@ -120,6 +126,8 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
     ``on_iteration(loss, values)`` sees each iterate and may return True to stop. Returns the values and a
     sentence that says why the minimum was not reached, or None.
     """
+    if problem.settings.kind == SQUARED:
+        tol *= _EXACT
     coordinates = _Coordinates(problem, l2)
     values, grad, scaled_grad = values.copy(), np.empty_like(values), None
     coef, coef_grad = values[: problem.n_coef], grad[: problem.n_coef]
@@ -155,6 +163,108 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
     coordinates.to_values(result.x, out=values)
     is_done = result.status in (0, 99) or (single and is_flat(1e-4))
     return values, None if is_done else f"lbfgs stopped early: {result.message} {_CURE}"
+
+
+class _Outputs:
+    """Independent outputs that are minimised side by side, some or all of those of a problem; see ``kernels.lbfgs``."""
+
+    def __init__(self, problem, values, l2, tol):
+        real, n_outputs = problem.dtype.type, problem.n_outputs
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, square = problem.feature_moments()
+        mean = mean if problem.fit_intercept else np.zeros_like(mean)
+        variance, curvature = np.maximum(square - mean**2, 0), problem.curvature()
+        variance[~np.isfinite(variance)] = 0
+        curvature = np.broadcast_to(curvature, n_outputs).astype(problem.dtype)
+        rows = [a.astype(problem.dtype) for a in (mean, variance)]
+        self.shape = kernels.Shape(*rows, curvature, real(l2), real(tol), real(10 * tol), problem.fit_intercept)
+        n_values = len(mean) + 1
+        memory = int(np.clip(_MEMORY_BYTES // (2 * n_outputs * n_values * problem.dtype.itemsize), 3, _PAIRS))
+        self.problem, self.l2 = problem, l2
+        self.trial, self.grad = self._by_output(values), np.empty((n_outputs, n_values), problem.dtype)
+        self.state = kernels.State(
+            np.full(n_outputs, kernels.FRESH),
+            self._start(),
+            *(np.zeros((n_outputs, n), problem.dtype) for n in (n_values, n_values, max(n_values, memory))),
+            *(np.zeros((n_outputs, memory, n_values), problem.dtype) for _ in range(2)),
+            np.zeros((n_outputs, memory), problem.dtype),
+            np.zeros(n_outputs, np.int64),
+            *(np.zeros(n_outputs, problem.dtype) for _ in range(2)),
+        )
+
+    def _start(self):
+        """The trial points in the coordinates of the work."""
+        mean, variance, curvature, l2, *_ = self.shape
+        scale = np.sqrt(np.multiply.outer(curvature, variance) + l2)
+        scale[scale == 0] = 1
+        W, b = self.trial[:, :-1], self.trial[:, -1]
+        return np.column_stack([W * scale, (b + W @ mean) * np.sqrt(curvature)])
+
+    def _by_output(self, values):
+        """Coefficients and intercept of each output, (K, d + 1)."""
+        coef, intercept = self.problem.split(values)
+        return np.column_stack([coef.T if self.problem.is_sparse else coef, intercept])
+
+    def values(self):
+        """The trial points as a vector of parameters."""
+        return self.problem.join(self.trial[:, :-1], self.trial[:, -1])
+
+    def penalty(self):
+        """Of the trial points."""
+        return 0.5 * self.l2 * np.square(self.trial[:, :-1], dtype=np.float64).sum()
+
+    def evaluate(self):
+        """Objective and gradients at the trial points."""
+        grad = np.empty(self.trial.size, self.problem.dtype)
+        loss = self.problem.loss_grad(self.values(), grad)
+        self.grad = self._by_output(grad)
+        return loss + self.penalty()
+
+    def advance(self):
+        """To the next trial points; returns which outputs are not done."""
+        n_outputs, block = len(self.trial), max(_BLOCK // self.trial.shape[1], 1)
+        arrays = self.trial, self.grad, self.shape, self.state
+        run_blocks(kernels.advance, n_outputs, block, self.problem.n_threads, *arrays)
+        return self.state.status != kernels.DONE
+
+    def part(self, chosen):
+        """Some of the outputs, to go on with."""
+        other = copy.copy(self)
+        other.problem = self.problem.of_outputs(chosen)
+        other.shape = self.shape._replace(curvature=self.shape.curvature[chosen])
+        other.state = kernels.State(*(array[chosen] for array in self.state))
+        other.trial, other.grad = self.trial[chosen], self.grad[chosen]
+        return other
+
+    def objective(self):
+        """At the trial points."""
+        return self.problem.loss(self.values()) + self.penalty()
+
+
+def minimize_outputs(problem, values, *, l2, max_iter, tol, on_iteration):
+    """``minimize_lbfgs`` for a loss whose outputs are independent: each goes its own way, and stops at its optimum.
+
+    ``on_iteration`` sees the lowest objective so far, and the points at which the outputs look at the moment.
+    """
+    whole = work = _Outputs(problem, values, l2, tol)
+    where, settled, best = np.arange(problem.n_outputs), 0.0, np.inf
+    with blas_limited():
+        for n_done in range(max_iter + 1):
+            best = min(best, settled + work.evaluate())
+            if work is not whole:
+                whole.trial[where] = work.trial
+            if n_done and on_iteration(best, whole.values()):
+                break
+            is_active = work.advance()
+            if not is_active.any():
+                break
+            if is_active.sum() <= _FEW * len(is_active):
+                whole.trial[where] = work.trial
+                settled += work.part(~is_active).objective()
+                where, work = where[is_active], work.part(is_active)
+    whole.trial[where] = work.trial
+    is_done = not is_active.any()
+    return whole.values(), None if is_done else f"lbfgs stopped early after {max_iter} iterations. {_CURE}"
 
 
 def minimize_absolute(problem, values, *, l2, max_iter, tol, on_iteration):

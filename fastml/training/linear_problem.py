@@ -105,6 +105,15 @@ class LinearProblem:
         other.settings = settings(self.dtype, HUBER, delta=delta)
         return other
 
+    def of_outputs(self, chosen):
+        """The same rows with some of the independent outputs."""
+        other = copy.copy(self)
+        other.target = np.ascontiguousarray(self.target[:, chosen])
+        n_outputs, n_features = other.target.shape[1], self.n_coef // self.n_outputs
+        other.n_outputs, other.n_coef = n_outputs, n_outputs * n_features
+        other.coef_shape = (n_features, n_outputs) if self.is_sparse else (n_outputs, n_features)
+        return other
+
     def loss(self, values):
         """Weighted mean of the losses."""
         losses = linear_loss.loss(self.X, *self.split(values), self.target, self.weights, self.settings, self.n_threads)

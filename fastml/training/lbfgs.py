@@ -192,13 +192,20 @@ class _Outputs:
             *(np.zeros(n_outputs, problem.dtype) for _ in range(2)),
         )
 
+    def _scale(self):
+        scale = np.sqrt(np.multiply.outer(self.shape.curvature, self.shape.variance) + self.shape.l2)
+        scale[scale == 0] = 1
+        return scale
+
     def _start(self):
         """The trial points in the coordinates of the work."""
-        mean, variance, curvature, l2, *_ = self.shape
-        scale = np.sqrt(np.multiply.outer(curvature, variance) + l2)
-        scale[scale == 0] = 1
         W, b = self.trial[:, :-1], self.trial[:, -1]
-        return np.column_stack([W * scale, (b + W @ mean) * np.sqrt(curvature)])
+        return np.column_stack([W * self._scale(), (b + W @ self.shape.mean) * np.sqrt(self.shape.curvature)])
+
+    def points(self):
+        """Coefficients and intercepts (K, d + 1) of the points that the outputs have come to."""
+        W, c = self.state.point[:, :-1] / self._scale(), self.state.point[:, -1]
+        return np.column_stack([W, c / np.sqrt(self.shape.curvature) - W @ self.shape.mean])
 
     def _by_output(self, values):
         """Coefficients and intercept of each output, (K, d + 1)."""
@@ -247,23 +254,22 @@ def minimize_outputs(problem, values, *, l2, max_iter, tol, on_iteration):
     ``on_iteration`` sees the lowest objective so far, and the points at which the outputs look at the moment.
     """
     whole = work = _Outputs(problem, values, l2, tol)
-    where, settled, best = np.arange(problem.n_outputs), 0.0, np.inf
+    where, settled, best, is_stopped = np.arange(problem.n_outputs), 0.0, np.inf, False
     with blas_limited():
         for n_done in range(max_iter + 1):
             best = min(best, settled + work.evaluate())
-            if work is not whole:
-                whole.trial[where] = work.trial
-            if n_done and on_iteration(best, whole.values()):
-                break
+            whole.trial[where] = work.trial
+            is_stopped = n_done > 0 and on_iteration(best, whole.values())
             is_active = work.advance()
-            if not is_active.any():
+            if is_stopped or not is_active.any():
                 break
             if is_active.sum() <= _FEW * len(is_active):
-                whole.trial[where] = work.trial
-                settled += work.part(~is_active).objective()
+                done = work.part(~is_active)
+                settled += done.objective()
+                whole.trial[where[~is_active]] = done.trial
                 where, work = where[is_active], work.part(is_active)
-    whole.trial[where] = work.trial
-    is_done = not is_active.any()
+    whole.trial[where] = work.points()
+    is_done = is_stopped or not is_active.any()
     return whole.values(), None if is_done else f"lbfgs stopped early after {max_iter} iterations. {_CURE}"
 
 

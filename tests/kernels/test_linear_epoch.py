@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, random_array
 
 from fastml.kernels import _rules as rules
 from fastml.kernels import linear_epoch as kernels
-from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.kernels._loss_tile import ABSOLUTE, BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, SQUARED, settings
 from fastml.runtime.linear_loss import CSR
 
 DTYPES = [np.float32, np.float64]
@@ -44,7 +44,7 @@ class Run:
     """Arrays and scalars of a kernel, from the arguments of ``naive.SoftmaxTraining``."""
 
     def __init__(self, X, target, n_classes, rule, rate, *, batch_size, tile, l2=0.0, l1=0.0, sample_weight,
-                 label_smoothing=0.0, fit_intercept=True, max_grad_norm=None):  # fmt: skip
+                 label_smoothing=0.0, fit_intercept=True, max_grad_norm=None, loss=None):  # fmt: skip
         self.sparse, dtype, real = isinstance(X, csr_array), X.dtype, X.dtype.type
         n, d = X.shape
         kind, hyper = RULES[rule]
@@ -58,7 +58,9 @@ class Run:
         defaults = {"beta_1": hyper.get("momentum", 0), "beta_2": 0, **hyper}
         hyper = [defaults["beta_1"], defaults["beta_2"], 1e-8, hyper.get("nesterov", False), 0]
         self.rule = kernels.Rule(kind, np.array(hyper, dtype), float(max_grad_norm or 0), real(l2), real(l1))
-        mass = target.sum(axis=1) if target.ndim == 2 else 1
+        softmax = settings(dtype, SOFTMAX, keep=1 - label_smoothing, spread=label_smoothing / n_classes)
+        self.settings = loss or softmax
+        mass = 0 if loss else target.sum(axis=1) if target.ndim == 2 else 1
         weight = sample_weight / sample_weight.mean()
         weights = np.ascontiguousarray([weight, weight * mass], dtype)
         rows = CSR(X.indptr.astype(np.int64), X.indices.astype(np.int64), X.data) if self.sparse else X
@@ -69,7 +71,6 @@ class Run:
             np.zeros((size, *target.shape[1:]), target.dtype),
             *(np.full(s, np.nan, dtype) for s in ((2, size), size, (tile, n_classes), (4, tile))),
         )
-        self.settings = settings(dtype, SOFTMAX, keep=1 - label_smoothing, spread=label_smoothing / n_classes)
         self.fit_intercept, self.rate, self.steps = fit_intercept, rate, 0
 
     def epoch(self, order, calls=1):
@@ -154,6 +155,31 @@ def test_options(options, sparse, dtype):
         if "l1" in options and dtype == np.float64:
             np.testing.assert_array_equal(run.W == 0, truth.W == 0)
             assert run.b.all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "squared_error", "absolute_error", "huber"])
+def test_steps_with_independent_outputs(name, sparse, dtype):
+    X, target, weight = make((17, 5, 3), dtype, soft=True, sparse=sparse)
+    kind = {"binary_cross_entropy": BINARY_CROSS_ENTROPY, "squared_error": SQUARED, "absolute_error": ABSOLUTE}
+    numbers = {"delta": 0.5} if name == "huber" else {}
+    loss = settings(X.dtype, kind.get(name, HUBER), **numbers)
+    options = {"batch_size": 7, "tile": 3, "sample_weight": weight, "loss": loss}
+    run = Run(X, target, 3, "sgd", 0.3, **options)
+    dense = X.toarray() if sparse else X
+    W, b, w, losses = np.zeros((3, 5)), np.zeros(3), weight / weight.mean(), []
+    for _ in range(2):
+        for first in range(0, 17, 7):
+            rows = slice(first, first + 7)
+            arguments = dense[rows] @ W.T + b, target[rows], w[rows]
+            losses.append(getattr(naive, name)(*arguments, **numbers).sum() / len(arguments[1]))
+            g = getattr(naive, f"{name}_grad")(*arguments, **numbers) / len(arguments[1])
+            W, b = W - 0.3 * g.T @ dense[rows], b - 0.3 * g.sum(axis=0)
+    got = np.concatenate([run.epoch(np.arange(17)) for _ in range(2)])
+    np.testing.assert_allclose(got, losses, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(run.W, W, rtol=100 * TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
+    np.testing.assert_allclose(run.b, b, rtol=100 * TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -6,7 +6,7 @@ import pytest
 from numba import config
 from scipy.sparse import csr_array
 
-from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.kernels._loss_tile import ABSOLUTE, BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, SQUARED, settings
 from fastml.runtime import linear_loss
 from fastml.runtime.linear_loss import CSR
 
@@ -44,11 +44,15 @@ def make(shape, dtype, is_soft, is_sparse):
 
 
 def run(X, W, b, target, weight, smoothing, temperature, n_threads, is_sparse):
-    """Losses, the losses without gradients, and the gradients; the arguments as the runtime takes them."""
-    real, n_classes = W.dtype.type, len(W)
+    """Of softmax: losses, the losses without gradients, and the gradients."""
     weights = np.stack([weight, weight * target.sum(axis=1) if target.ndim == 2 else weight])
-    numbers = {"beta": 1 / temperature, "keep": 1 - smoothing, "spread": smoothing / n_classes}
-    loss_settings = settings(W.dtype, SOFTMAX, **numbers)
+    numbers = {"beta": 1 / temperature, "keep": 1 - smoothing, "spread": smoothing / len(W)}
+    return run_loss(X, W, b, target, weights, settings(W.dtype, SOFTMAX, **numbers), n_threads, is_sparse)
+
+
+def run_loss(X, W, b, target, weights, loss_settings, n_threads, is_sparse):
+    """The same of any loss; the arguments as the runtime takes them."""
+    real = W.dtype.type
     matrix = csr_array(X)
     rows = CSR(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data) if is_sparse else X
     coefficients = W.T if is_sparse else W
@@ -77,6 +81,34 @@ def test_equals_its_definition(shape, smoothing, temperature, is_sparse, is_soft
     if is_sparse:
         X_grad = np.where(X != 0, X_grad, 0)  # of the stored entries
     for got, wanted in zip([loss, alone, *grads], [expected, expected, X_grad, *other_grads], strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[dtype] * max(np.abs(wanted).max(), 0.1))
+
+
+OUTPUT_LOSSES = {
+    "binary_cross_entropy": (BINARY_CROSS_ENTROPY, {}),
+    "squared_error": (SQUARED, {}),
+    "absolute_error": (ABSOLUTE, {}),
+    "huber": (HUBER, {"delta": 0.7}),
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("name", OUTPUT_LOSSES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.usefixtures("memory")
+def test_independent_outputs(shape, name, is_sparse, dtype):
+    X, W, b, target, weight = make(shape, dtype, True, is_sparse)
+    kind, numbers = OUTPUT_LOSSES[name]
+    weights = np.stack([weight, 0 * weight])
+    loss, alone, *grads = run_loss(X, W, b, target, weights, settings(W.dtype, kind, **numbers), 2, is_sparse)
+    prediction = X.astype(np.float64) @ W.T.astype(np.float64) + b
+    arguments = prediction, target, weight
+    expected = getattr(naive, name)(*arguments, **numbers).sum(axis=1)
+    g = getattr(naive, f"{name}_grad")(*arguments, **numbers)
+    X_grad = np.where((X != 0) | (not is_sparse), g @ W, 0)  # of CSR rows that of the stored entries
+    for got, wanted in zip([loss, alone, *grads], [expected, expected, X_grad, g.T @ X, g.sum(axis=0)], strict=True):
         assert got.dtype == dtype
         np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[dtype] * max(np.abs(wanted).max(), 0.1))
 

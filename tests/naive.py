@@ -74,6 +74,97 @@ def linear_softmax_cross_entropy_grad(X, W, b, target, **options):
     return g @ _dense(W), g.T @ _dense(X), None if b is None else g.sum(axis=0)
 
 
+def kl_divergence(logits, target, sample_weight=None, temperature=1.0):
+    """w_i times sum_c t_c (log t_c - log p_c); a class without target mass counts for nothing."""
+    t = _dense(target)
+    some = t > 0
+    terms = np.log(np.where(some, t, 1)) - np.where(some, log_softmax(logits, temperature), 0)
+    return _weights(sample_weight, len(t)) * (t * terms).sum(axis=1)
+
+
+def kl_divergence_grad(logits, target, sample_weight=None, temperature=1.0):
+    """Gradient of the sum of the losses: that of the cross-entropy, as the target's entropy is a constant."""
+    return softmax_cross_entropy_grad(logits, target, sample_weight, 0.0, temperature)
+
+
+# ---------------------------------------------------------------------------------------------- single outputs
+
+
+def _by_row(sample_weight, values):
+    """The weights of rows, to be multiplied with ``values`` (n,) or (n, K)."""
+    return _weights(sample_weight, len(values)).reshape(-1, *[1] * (values.ndim - 1))
+
+
+def sigmoid(z):
+    """1 / (1 + exp(-z))."""
+    z = _dense(z)
+    return np.where(z > 0, 1, np.exp(-np.abs(z))) / (1 + np.exp(-np.abs(z)))
+
+
+def sigmoid_grad(z, upstream):
+    """s (1 - s), where 1 - s(z) = s(-z)."""
+    return sigmoid(z) * sigmoid(-_dense(z)) * _dense(upstream)
+
+
+def tanh(z):
+    """(exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
+    return np.tanh(_dense(z))
+
+
+def tanh_grad(z, upstream):
+    """1 - tanh^2, which is 4 s(2 z) (1 - s(2 z))."""
+    return 4 * sigmoid_grad(2 * _dense(z), upstream)
+
+
+def binary_cross_entropy(logits, target, sample_weight=None):
+    """w_i times - t log s(z) - (1 - t) log(1 - s(z)), where - log s(z) = log(1 + exp(-z))."""
+    z, t = _dense(logits), _dense(target)
+    return _by_row(sample_weight, z) * (t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z))
+
+
+def binary_cross_entropy_grad(logits, target, sample_weight=None):
+    """w_i (s(z) - t)."""
+    z = _dense(logits)
+    return _by_row(sample_weight, z) * (sigmoid(z) - _dense(target))
+
+
+def squared_error(prediction, target, sample_weight=None):
+    """w_i times half the square of the residual."""
+    r = _dense(prediction) - _dense(target)
+    return _by_row(sample_weight, r) * 0.5 * r**2
+
+
+def squared_error_grad(prediction, target, sample_weight=None):
+    """w_i r."""
+    r = _dense(prediction) - _dense(target)
+    return _by_row(sample_weight, r) * r
+
+
+def absolute_error(prediction, target, sample_weight=None):
+    """w_i times the size of the residual."""
+    r = _dense(prediction) - _dense(target)
+    return _by_row(sample_weight, r) * np.abs(r)
+
+
+def absolute_error_grad(prediction, target, sample_weight=None):
+    """w_i times the sign of the residual, 0 where there is none."""
+    r = _dense(prediction) - _dense(target)
+    return _by_row(sample_weight, r) * np.sign(r)
+
+
+def huber(prediction, target, sample_weight=None, delta=1.0):
+    """w_i times r^2 / 2 where |r| <= delta, delta (|r| - delta / 2) beyond."""
+    r = _dense(prediction) - _dense(target)
+    loss = np.where(np.abs(r) <= delta, 0.5 * r**2, delta * (np.abs(r) - 0.5 * delta))
+    return _by_row(sample_weight, r) * loss
+
+
+def huber_grad(prediction, target, sample_weight=None, delta=1.0):
+    """w_i r, clipped to a size of delta."""
+    r = _dense(prediction) - _dense(target)
+    return _by_row(sample_weight, r) * np.clip(r, -delta, delta)
+
+
 # ---------------------------------------------------------------------------------------------- optimizers
 
 

@@ -1,13 +1,11 @@
 """Logistic regression with independent outputs: binary, one-vs-rest, multilabel."""
 
 import numpy as np
-from scipy.special import expit as sigmoid
-from scipy.special import log_expit as _log_sigmoid
 from sklearn.utils.validation import check_is_fitted
 
 from fastml.estimators._linear import LinearClassifier
 from fastml.estimators._targets import encode_classes, encode_indicators, is_matrix
-from fastml.functional import log_softmax, softmax
+from fastml.functional import binary_cross_entropy, log_softmax, sigmoid, softmax
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, settings
 from fastml.training.lbfgs import minimize_lbfgs, minimize_outputs
 
@@ -286,3 +284,8 @@ class LogisticClassifier(LinearClassifier):
 
     def _minimizer(self, problem):
         return minimize_outputs if problem.n_outputs > 1 else minimize_lbfgs
+
+
+def _log_sigmoid(z):
+    """log(1 / (1 + exp(-z))): minus the loss of a target of 1."""
+    return -binary_cross_entropy(z, np.ones_like(z))

@@ -1,7 +1,20 @@
 """Losses, their gradients and the functions around them: arrays in, new arrays out, nothing kept."""
 
+from fastml.functional._activations import sigmoid, sigmoid_grad, tanh, tanh_grad
 from fastml.functional._linear_softmax import linear_softmax_cross_entropy, linear_softmax_cross_entropy_grad
+from fastml.functional._pointwise import (
+    absolute_error,
+    absolute_error_grad,
+    binary_cross_entropy,
+    binary_cross_entropy_grad,
+    huber,
+    huber_grad,
+    squared_error,
+    squared_error_grad,
+)
 from fastml.functional._softmax import (
+    kl_divergence,
+    kl_divergence_grad,
     log_softmax,
     log_sum_exp,
     softmax,
@@ -10,11 +23,25 @@ from fastml.functional._softmax import (
 )
 
 __all__ = [
+    "absolute_error",
+    "absolute_error_grad",
+    "binary_cross_entropy",
+    "binary_cross_entropy_grad",
+    "huber",
+    "huber_grad",
+    "kl_divergence",
+    "kl_divergence_grad",
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_grad",
     "log_softmax",
     "log_sum_exp",
+    "sigmoid",
+    "sigmoid_grad",
     "softmax",
     "softmax_cross_entropy",
     "softmax_cross_entropy_grad",
+    "squared_error",
+    "squared_error_grad",
+    "tanh",
+    "tanh_grad",
 ]

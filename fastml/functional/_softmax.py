@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, and softmax cross-entropy with its gradient."""
+"""Softmax, its logarithm, and the losses of its probabilities, with their gradients."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,12 @@ from fastml.functional._memory import empty
 from fastml.functional._validate import (
     check_floats,
     check_fraction,
+    check_probabilities,
     check_sample_weight,
     check_target,
     check_temperature,
 )
+from fastml.kernels import divergence
 from fastml.kernels import softmax as kernels
 from fastml.runtime import run_blocks, thread_count
 
@@ -306,3 +308,123 @@ def softmax_cross_entropy_grad(logits, target, *, sample_weight=None, label_smoo
     _run(kernel, logits, target, weight, *scalars, loss, grad)
     _check_result(logits, loss, target)
     return SoftmaxCrossEntropyGrad(loss, grad)
+
+
+class KLDivergenceGrad(NamedTuple):
+    """Losses (n_samples,), and the gradient of their sum with respect to the logits (n_samples, n_classes)."""
+
+    loss: np.ndarray
+    logits: np.ndarray
+
+
+def _check_divergence(logits, target, sample_weight, temperature):
+    """Arguments of a divergence as its kernel takes them."""
+    logits = _check_logits(logits)
+    target = check_probabilities(target, logits.shape, logits.dtype)
+    weight = check_sample_weight(sample_weight, len(logits), logits.dtype)
+    return logits, target, weight, check_temperature(temperature, logits.dtype)
+
+
+def kl_divergence(logits, target, *, temperature=1.0, sample_weight=None):
+    """Kullback-Leibler divergence of the softmax of logits from target probabilities, a value per row.
+
+    ``sum(t * (log t - log softmax(logits / T)))``: the cross-entropy less the entropy of the target, but as accurate
+    where the two are nearly equal, and never negative. Its gradient is that of :func:`softmax_cross_entropy`.
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+        Scores. ``-inf`` masks a class.
+    target : array-like of shape (n_samples, n_classes)
+        Probabilities: not negative, with sum 1 in each row. A class of probability 0 adds 0, masked or not.
+    temperature : float, default=1.0
+        The logits are divided by it; the target is taken as it is.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Factors of the losses, not negative and not all zero. None stands for ones.
+
+    Returns
+    -------
+    loss : ndarray of shape (n_samples,)
+        In nats; float32 if ``logits`` is, float64 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If logits have the wrong shape, are empty, NaN or +inf, if a row has no finite logit, if a target has mass on a
+        masked class or is not a probability distribution, or if a weight or the temperature is out of range.
+    TypeError
+        If an argument is not made of real numbers.
+
+    See Also
+    --------
+    kl_divergence_grad : The same with the gradient, in one pass.
+
+    References
+    ----------
+    S. Kullback, R. A. Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22, 1951.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastml.functional import kl_divergence
+    >>> kl_divergence(np.log([[1.0, 1.0, 2.0], [1.0, 1.0, 2.0]]), [[0.25, 0.25, 0.5], [0.0, 0.0, 1.0]]).round(4)
+    array([0.    , 0.6931])
+    """
+    logits, target, weight, beta = _check_divergence(logits, target, sample_weight, temperature)
+    loss = np.empty(len(logits), logits.dtype)
+    kernel = divergence.narrow_kl_divergence if logits.shape[1] <= _NARROW else divergence.kl_divergence
+    _run(kernel, logits, target, weight, beta, loss)
+    _check_result(logits, loss, target)
+    return loss
+
+
+def kl_divergence_grad(logits, target, *, temperature=1.0, sample_weight=None):
+    """Divergences of :func:`kl_divergence` and the gradient of their sum, in one pass over each row.
+
+    The gradient is ``w / T * (softmax(logits / T) - target)``: it carries one factor 1 / T, and where the target was
+    softened by T as well another one is in the difference. Multiply loss and gradient by T squared to mix them with a
+    loss of hard labels in proportions that do not depend on T (Hinton et al., 2015).
+
+    Parameters
+    ----------
+    logits : array-like of shape (n_samples, n_classes)
+        Scores. ``-inf`` masks a class, whose gradient is 0.
+    target : array-like of shape (n_samples, n_classes)
+        Probabilities: not negative, with sum 1 in each row. A class of probability 0 adds 0, masked or not.
+    temperature : float, default=1.0
+        The logits are divided by it; the target is taken as it is.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Factors of the losses and of their gradients, not negative and not all zero. None stands for ones.
+
+    Returns
+    -------
+    loss : ndarray of shape (n_samples,)
+        In nats; float32 if ``logits`` is, float64 otherwise.
+    logits : ndarray of shape (n_samples, n_classes)
+        Gradient of ``loss.sum()`` with respect to the logits, of the same type. The two are fields of a named tuple.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`kl_divergence`.
+
+    References
+    ----------
+    G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastml.functional import kl_divergence_grad
+    >>> result = kl_divergence_grad(np.log([[1.0, 1.0, 2.0]]), [[0.0, 0.5, 0.5]])
+    >>> result.logits
+    array([[ 0.25, -0.25,  0.  ]])
+    >>> loss, gradient = result
+    """
+    logits, target, weight, beta = _check_divergence(logits, target, sample_weight, temperature)
+    loss, grad = np.empty(len(logits), logits.dtype), empty(logits.shape, logits.dtype)
+    narrow = logits.shape[1] <= _NARROW
+    kernel = divergence.narrow_kl_divergence_grad if narrow else divergence.kl_divergence_grad
+    _run(kernel, logits, target, weight, beta, loss, grad)
+    _check_result(logits, loss, target)
+    return KLDivergenceGrad(loss, grad)

@@ -74,6 +74,41 @@ def check_floats(value, name, axes=("n_samples", "n_features")):
     return canonical(array, native if native in _FLOATS else np.float64)
 
 
+def check_any_floats(value, name, n_dimensions=None):
+    """As :func:`check_floats`, for any number of dimensions from one to ``n_dimensions`` (None: without a limit)."""
+    array = _as_array(value, name)
+    _numeric(array, name)
+    if array.ndim == 0 or (n_dimensions is not None and array.ndim > n_dimensions):
+        expected = "at least one dimension" if n_dimensions is None else f"1 to {n_dimensions} dimensions"
+        cure = f"reshape it with {name}.reshape(n_samples, -1)" if array.ndim else f"pass a single number as [{name}]"
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}; {cure}.")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {array.shape}); pass at least one number.")
+    return check_floats(array, name, ("",) * array.ndim)
+
+
+def check_like(value, name, other, other_name):
+    """Numbers in the shape and dtype of ``other``, one for each of its entries; NaN and infinity pass."""
+    given = _as_array(value, name)
+    _numeric(given, name)
+    if given.shape != other.shape:
+        cure = f"drop or repeat entries so that {name} and {other_name} match"
+        if given.size == other.size:
+            cure = f"reshape it with {name}.reshape({other_name}.shape)"
+        raise ValueError(f"{name}: expected shape {other.shape} as {other_name} has, got {given.shape}; {cure}.")
+    with np.errstate(over="ignore"):  # what overflows float32 is told where infinities are
+        return canonical(given, other.dtype)
+
+
+def check_shares(array, name):
+    """Raise where a canonical float array leaves 0..1 or is NaN."""
+    bad = ~((array >= 0) & (array <= 1))
+    if bad.any():
+        where = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
+        cure = "code the classes as 0 and 1" if np.isfinite(array[where]) else "drop or impute such entries"
+        raise ValueError(f"{name}: expected numbers in 0..1, got {array[where]} at {where}; {cure}.")
+
+
 def _scan(kernel, n, block, *args):
     """Run a kernel of ``checks``; asking joblib for the number of threads takes as long as a small call."""
     run_blocks(kernel, n, block, thread_count() if n > block else 1, *args)
@@ -176,6 +211,18 @@ def check_temperature(value, dtype, name="temperature"):
     if not 0 < beta < math.inf:
         raise ValueError(f"{name}: {value!r} is out of the range of {np.dtype(dtype)}; scale the logits instead.")
     return beta
+
+
+def check_positive(value, dtype, name):
+    """A finite number above 0, as a scalar of the given dtype."""
+    number = _real(value, name)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}.")
+    with np.errstate(over="ignore", under="ignore"):
+        scalar = np.dtype(dtype).type(number)
+    if not 0 < scalar < math.inf:
+        raise ValueError(f"{name}: {value!r} is out of the range of {np.dtype(dtype)}; pass float64 arrays.")
+    return scalar
 
 
 def check_fraction(value, dtype, name="label_smoothing"):

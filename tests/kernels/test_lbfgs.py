@@ -124,11 +124,11 @@ def state_of_one(point, grad, direction, slope, pairs=0):
 
 def test_spoilt_pairs_are_forgotten():
     grad = np.array([1.0, 2.0, 3.0])
-    shape, state = state_of_one(np.zeros(3), grad, -grad, -14.0, pairs=2)  # pairs that point uphill
+    shape, state = state_of_one(np.zeros(3), grad, -grad, -14.0, pairs=2)  # pairs without curvature
     w = np.zeros((1, 3))
-    kernels.advance(0, 1, w, np.array([[0.9, 1.9, 2.9]]), shape, state)
+    kernels.advance(0, 1, w, grad[np.newaxis], shape, state)
     assert state.n_pairs[0] == 0
-    np.testing.assert_allclose(state.direction[0], -0.1 * np.array([0.9, 1.9, 2.9]))
+    np.testing.assert_allclose(state.direction[0], -0.1 * grad)
     assert state.slope[0] < 0
 
 

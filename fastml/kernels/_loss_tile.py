@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from fastml.kernels._jit import point
 from fastml.kernels._losses import absolute_error, binary_cross_entropy, huber, squared_error
-from fastml.kernels._math import exp, log, row_max
-from fastml.kernels._rows import add, add_scaled, dot, exp_shifted, scale, scale_shift, total
+from fastml.kernels._math import exp, log
+from fastml.kernels._rows import add, add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
+
+_FEW_ENTRIES = 4096
 
 SOFTMAX, BINARY_CROSS_ENTROPY, SQUARED, ABSOLUTE, HUBER = range(5)
 
@@ -65,8 +67,7 @@ def softmax_tile(z, b, first_row, first_class, target, settings, stats):
     """Add the bias of the panel's classes and exponentiate: z becomes exp(z - maximum), row by row."""
     for i in range(z.shape[0]):
         row = z[i][: b.shape[0]]
-        add(row, b)
-        top = row_max(row)
+        top = add_max(row, b)
         stats[2, i] = target_dot(row, target, first_row + i, first_class, settings.keep, settings.spread)
         stats[1, i] = exp_shifted(row, top)
         stats[0, i] = top
@@ -152,3 +153,20 @@ def residual_tile(z, width, first_row, first_output, target, weights, settings, 
             softmax_residual(row, i, first_row, first_output, target, weights, settings, stats)
         else:
             scale(row, weights[0, first_row + i])
+
+
+@point
+def loss_and_residual(z, b, first, target, weights, settings, stats, loss, b_grad):
+    """All that is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias.
+
+    A few rows at a time, which stay in the first cache.
+    """
+    step = max(_FEW_ENTRIES // z.shape[1], 1)
+    for begin in range(0, z.shape[0], step):
+        end = min(begin + step, z.shape[0])
+        rows, part = z[begin:end], stats[:, begin:end]
+        forward_tile(rows, b, first + begin, 0, target, settings, part)
+        finish_rows(first + begin, first + end, weights, part, loss)
+        residual_tile(rows, z.shape[1], first + begin, 0, target, weights, settings, part)
+        for i in range(end - begin):
+            add(b_grad, rows[i])

@@ -260,7 +260,7 @@ def tanh(x):
     return np.copysign(small if a < real(0.55) else large, x)
 
 
-def _maximum(a, b):
+def maximum(a, b):
     """The larger of two numbers, NaN if one of them is."""
     return np.maximum(a, b)
 
@@ -275,7 +275,7 @@ def _maximum_call(typing_context, a, b):  # pragma: no cover - compile time
     return a(a, a), codegen
 
 
-@_inlined(_maximum)
+@_inlined(maximum)
 def _compiled_maximum(a, b):  # pragma: no cover - compile time
     return lambda a, b: _maximum_call(a, b)
 
@@ -285,5 +285,5 @@ def row_max(z):
     """Maximum of a contiguous row of at least one number; unlike a comparison, this form vectorises."""
     top = z[0]
     for j in range(len(z)):
-        top = _maximum(top, z[j])
+        top = maximum(top, z[j])
     return top

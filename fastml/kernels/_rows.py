@@ -1,7 +1,7 @@
 """Loops over one contiguous row, for kernels to be made of."""
 
 from fastml.kernels._jit import point
-from fastml.kernels._math import exp
+from fastml.kernels._math import exp, maximum
 
 
 # Assigning to a slice would compile NumPy's broadcasting, error messages and all: half a second each.
@@ -24,6 +24,18 @@ def add(row, other):
     """row += other."""
     for j in range(row.shape[0]):
         row[j] += other[j]
+
+
+@point
+def add_max(row, other):
+    """row += other; returns its maximum."""
+    row[0] += other[0]
+    top = row[0]
+    for j in range(1, row.shape[0]):
+        value = row[j] + other[j]
+        row[j] = value
+        top = maximum(top, value)
+    return top
 
 
 @point

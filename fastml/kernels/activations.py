@@ -41,7 +41,7 @@ def _activation(function):
         for j in range(x.shape[0]):
             value = function(x[j])
             y[j] = value
-            largest = _math._maximum(largest, value)
+            largest = _math.maximum(largest, value)
         if largest != largest:
             found[0] = 1
 
@@ -58,7 +58,7 @@ def _product(slope):
         for j in range(x.shape[0]):
             value = slope(x[j]) * u[j]
             y[j] = value
-            largest = _math._maximum(largest, abs(value))
+            largest = _math.maximum(largest, abs(value))
         if not largest < z.dtype.type(np.inf):
             found[0] = 1
 

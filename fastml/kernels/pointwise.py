@@ -15,7 +15,7 @@ import numpy as np
 
 from fastml.kernels import _losses
 from fastml.kernels._jit import kernel, point
-from fastml.kernels._math import _maximum
+from fastml.kernels._math import maximum
 from fastml.kernels._rows import copy, fill
 
 _CHUNK = 1024  # elements at a time: all arrays within the first-level cache
@@ -55,9 +55,9 @@ def _loss(function, of_shares=False):
             _row_weights(weight, length, first, w)
             for j in range(z.shape[0]):
                 value, _ = function(z[j], t[j], *settings)
-                excess = _maximum(excess, _excess(t[j])) if of_shares else excess
+                excess = maximum(excess, _excess(t[j])) if of_shares else excess
                 out[j] = w[j] * value
-                largest = _maximum(largest, out[j])
+                largest = maximum(largest, out[j])
             if not (largest < limit and excess <= zero):
                 found[0] = 1
 
@@ -79,11 +79,11 @@ def _loss_grad(function, of_shares=False):
             _row_weights(weight, length, first, w)
             for j in range(z.shape[0]):
                 value, slope = function(z[j], t[j], *settings)
-                excess = _maximum(excess, _excess(t[j])) if of_shares else excess
+                excess = maximum(excess, _excess(t[j])) if of_shares else excess
                 value *= w[j]
                 out[j] = value
                 g[j] = w[j] * slope
-                largest = _maximum(largest, value)
+                largest = maximum(largest, value)
             if not (largest < limit and excess <= zero):
                 found[0] = 1
 

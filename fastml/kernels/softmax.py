@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import overload
 
 from fastml.kernels._jit import exact_point, kernel, point
-from fastml.kernels._math import _exp_polynomial, _maximum, _pick, log, row_max
+from fastml.kernels._math import _exp_polynomial, _pick, log, maximum, row_max
 
 _CHUNK = 1024  # classes at a time, in and out within half of the first-level cache
 _LANES = 64  # rows in a tile: enough that the vector loads come long after the single stores that they read
@@ -75,7 +75,7 @@ def _copy_max(z, out):
     top = z[0]
     for j in range(z.shape[0]):
         out[j] = z[j]
-        top = _maximum(top, z[j])
+        top = maximum(top, z[j])
     return top
 
 
@@ -117,7 +117,7 @@ def _exp_row(z, label, beta, out, tops):
     for k in range(tops.shape[0]):
         start, stop = k * _CHUNK, min(k * _CHUNK + _CHUNK, z.shape[0])
         source, part = z[start:stop], out[start:stop]
-        grown = _maximum(top, row_max(source))
+        grown = maximum(top, row_max(source))
         if start <= label < stop:  # here, as a read before the row is in the cache would wait for the memory
             wanted = source[label - start]
         chunk_total = _exp_shifted(part, grown, beta) if same else _exp_into(source, grown, beta, part)
@@ -139,7 +139,7 @@ def _sum_row(z, beta):
     top, total = _pick(z[0], _LOWEST[0], _LOWEST[1]), z.dtype.type(0)
     for start in range(0, z.shape[0], _CHUNK):
         part = z[start : min(start + _CHUNK, z.shape[0])]
-        grown = _maximum(top, row_max(part))
+        grown = maximum(top, row_max(part))
         total = total * _exp((top - grown) * beta) + _sum_exp(part, grown, beta)
         top = grown
     return top, total

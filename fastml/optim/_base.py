@@ -11,6 +11,7 @@ import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 
+from fastml.kernels import checks
 from fastml.kernels import optimizers as kernels
 from fastml.optim import _arrays
 from fastml.optim._numbers import check_number
@@ -20,7 +21,6 @@ from fastml.runtime import run_tasks, thread_count
 
 _BLOCK = 1 << 18  # parameters of a block: some 50 us of work
 _SMALL = 1 << 17  # parameters that one thread updates sooner than another one wakes up
-_SMALL_SWEEP = 1 << 20  # the same for a sweep that only reads gradients
 
 
 @dataclass
@@ -184,16 +184,19 @@ class Optimizer(ABC, BaseEstimator):
         threads = thread_count() if size > _SMALL else 1  # to ask joblib takes as long as a small update
         block = max(min(_BLOCK, size // 4), _BLOCK // 8)
         tasks = [(i, b, min(b + block, w.size)) for i, (w, _) in enumerate(arrays) for b in range(0, w.size, block)]
-        sums = np.zeros((len(tasks), 1))
+        sums, found = np.zeros((len(tasks), 1)), np.zeros(1, np.int8)
 
-        def square(task, slot):
+        def sweep(task, slot):
             k = len(tasks) - 1 - task  # backwards: what was read last is in the cache for the first updates
             i, start, stop = tasks[k]
-            kernels.sum_of_squares(start, stop, stop, arrays[i][1], sums[k])
+            if self.max_grad_norm is None:
+                checks.non_finite(start, stop, arrays[i][1], found)
+            else:
+                kernels.sum_of_squares(start, stop, stop, arrays[i][1], sums[k])
 
         if self.max_grad_norm is not None or not get_config()["assume_finite"]:
-            run_tasks(square, len(tasks), threads if size > _SMALL_SWEEP else 1)
-        factor = self._factor(sums.sum(), grads)
+            run_tasks(sweep, len(tasks), threads)
+        factor = self._factor(np.inf if found[0] else sums.sum(), grads)
 
         def update(task, slot):
             i, start, stop = tasks[task]

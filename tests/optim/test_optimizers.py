@@ -126,7 +126,6 @@ def test_any_number_of_threads_gives_the_same_bits(kind, dtype, max_grad_norm, m
     n = 40_000 if config.DISABLE_JIT else 700_000
     monkeypatch.setattr(base, "_BLOCK", n // 7)
     monkeypatch.setattr(base, "_SMALL", 100)
-    monkeypatch.setattr(base, "_SMALL_SWEEP", 100)
     results = []
     for n_threads in 1, 2, 5:
         monkeypatch.setattr(base, "thread_count", lambda n=n_threads: n)

@@ -16,8 +16,6 @@ from fastml.kernels._losses import absolute_error, binary_cross_entropy, huber, 
 from fastml.kernels._math import exp, log
 from fastml.kernels._rows import add, add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
 
-_FEW_ENTRIES = 4096
-
 SOFTMAX, BINARY_CROSS_ENTROPY, SQUARED, ABSOLUTE, HUBER = range(5)
 
 
@@ -157,16 +155,9 @@ def residual_tile(z, width, first_row, first_output, target, weights, settings, 
 
 @point
 def loss_and_residual(z, b, first, target, weights, settings, stats, loss, b_grad):
-    """All that is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias.
-
-    A few rows at a time, which stay in the first cache.
-    """
-    step = max(_FEW_ENTRIES // z.shape[1], 1)
-    for begin in range(0, z.shape[0], step):
-        end = min(begin + step, z.shape[0])
-        rows, part = z[begin:end], stats[:, begin:end]
-        forward_tile(rows, b, first + begin, 0, target, settings, part)
-        finish_rows(first + begin, first + end, weights, part, loss)
-        residual_tile(rows, z.shape[1], first + begin, 0, target, weights, settings, part)
-        for i in range(end - begin):
-            add(b_grad, rows[i])
+    """All that is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias."""
+    forward_tile(z, b, first, 0, target, settings, stats)
+    finish_rows(first, first + z.shape[0], weights, stats, loss)
+    residual_tile(z, z.shape[1], first, 0, target, weights, settings, stats)
+    for i in range(z.shape[0]):
+        add(b_grad, z[i])

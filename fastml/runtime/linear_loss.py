@@ -39,7 +39,7 @@ def tile_rows(n_features, n_classes, itemsize):
     """Rows of a tile of whole rows: cheap for BLAS, and within L2."""
     small = _SMALL_PRODUCT // (n_features * n_classes)
     fitting = _TILE_BYTES // (n_classes * itemsize)
-    return max(min(small if small >= 32 else 192, fitting, 192), 1)
+    return max(min(small if small >= 32 else 256, fitting, 256), 1)
 
 
 def _lanes(n_parts, bytes_each):
@@ -104,7 +104,8 @@ def _rows_loss(X, W, b, target, weights, settings, n_threads, out):
 
 def _rows_loss_grad(X, W, b, target, weights, settings, n_threads, out, X_grad, W_grad, b_grad):
     rows = tile_rows(W.shape[1], W.shape[0], W.itemsize)
-    n_lanes = _lanes(-(-len(X) // min(rows, 128)), W.nbytes)
+    # Each partial gradient costs memory and an addition, so that short ones pay only where there are no others.
+    n_lanes = _lanes(max(-(-len(X) // 512), min(-(-len(X) // min(rows, 128)), 4)), W.nbytes)
     rows = min(rows, -(-len(X) // n_lanes))
     bounds = _bounds(len(X), n_lanes)
     z, stats = _rows_scratch(rows, n_lanes, n_threads, W)

@@ -155,7 +155,7 @@ def residual_tile(z, width, first_row, first_output, target, weights, settings, 
 
 @point
 def loss_and_residual(z, b, first, target, weights, settings, stats, loss, b_grad):
-    """All that is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias."""
+    """What is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias."""
     forward_tile(z, b, first, 0, target, settings, stats)
     finish_rows(first, first + z.shape[0], weights, stats, loss)
     residual_tile(z, z.shape[1], first, 0, target, weights, settings, stats)

@@ -100,6 +100,16 @@ def dot(row, other):
 
 
 @point
+def is_finite(row):
+    """Whether no entry is NaN or infinite: 0 times such a one is NaN, and sums vectorise where comparisons count."""
+    zero = row.dtype.type(0)
+    result = zero
+    for j in range(row.shape[0]):
+        result += zero * row[j]
+    return result == zero
+
+
+@point
 def exp_shifted(row, top):
     """row = exp(row - top); returns the sum."""
     result = row.dtype.type(0)

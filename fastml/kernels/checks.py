@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastml.kernels._jit import kernel
+from fastml.kernels._rows import is_finite
 
 NOT_FINITE, NEGATIVE, NOT_ONE = 1, 2, 3
 
@@ -10,10 +11,7 @@ NOT_FINITE, NEGATIVE, NOT_ONE = 1, 2, 3
 @kernel
 def non_finite(start, stop, values, found):
     """``found[0] = 1`` if ``values[start:stop]`` has a NaN or an infinity; else ``found`` (1,) stays."""
-    block, count, limit = values[start:stop], 0, values.dtype.type(np.inf)
-    for j in range(block.shape[0]):
-        count += not abs(block[j]) < limit
-    if count:
+    if not is_finite(values[start:stop]):
         found[0] = 1
 
 

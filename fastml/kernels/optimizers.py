@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastml.kernels._jit import kernel, point
+from fastml.kernels._rows import is_finite
 from fastml.kernels._rules import coefficients, take_step
 
 _LINE = 64  # bytes of a cache line, and of the widest store
@@ -30,10 +31,7 @@ def update(start, stop, w, g, first, second, rule, rate, step, hyper, l1, factor
 @kernel
 def checked_update(w, g, first, second, rule, rate, step, hyper):
     """Update all of ``w`` unless its gradient has a NaN or an infinity; returns whether it did."""
-    limit, bad = g.dtype.type(np.inf), 0
-    for i in range(g.shape[0]):
-        bad += not abs(g[i]) < limit
-    if bad:
+    if not is_finite(g):
         return False
     one = w.dtype.type(1)
     constants = coefficients(rule, rate, step, hyper, one - one)

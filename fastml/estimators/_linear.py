@@ -179,6 +179,7 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
 
     def _validate(self, X, y, reset):
         check_structure(X)
+        check_structure(y, "y")
         options = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "order": "C", "multi_output": True}
         X, y = validate_data(self, X, y, reset=reset, **options)
         return canonical_csr(X) if issparse(X) else canonical(X, X.dtype), y

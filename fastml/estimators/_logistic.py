@@ -8,6 +8,7 @@ from fastml.estimators._targets import encode_classes, encode_indicators, is_mat
 from fastml.functional import binary_cross_entropy, log_softmax, sigmoid, softmax
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, settings
 from fastml.training.lbfgs import minimize_lbfgs, minimize_outputs
+from fastml.training.linear_problem import LEAST_SHARE
 
 
 class LogisticClassifier(LinearClassifier):
@@ -104,7 +105,7 @@ class LogisticClassifier(LinearClassifier):
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> model = make_pipeline(StandardScaler(), LogisticClassifier(solver="lbfgs", alpha=0.01)).fit(X, y)
     >>> round(model.score(X, y), 2)
-    0.98
+    0.99
     """
 
     def __init__(
@@ -267,14 +268,14 @@ class LogisticClassifier(LinearClassifier):
     def _first_intercept(self, coded, weight, known, dtype):
         """The log odds of each output: rare labels need not learn first that they are rare."""
         if coded.ndim == 2:
-            positive, total = weight @ coded, weight.sum()
+            share = weight @ coded / weight.sum()
         else:
             counts = np.bincount(coded, weight, len(known["classes_"]))
-            positive, total = counts[1:] if len(counts) == 2 else counts, counts.sum()
+            share = (counts[1:] if len(counts) == 2 else counts) / counts.sum()
         if not self.fit_intercept:
-            return np.zeros(len(positive), dtype)
-        smoothing = 0.5 * total / len(coded)  # half a row on each side: a label that is never true has finite odds
-        return np.log((positive + smoothing) / (total - positive + smoothing)).astype(dtype)
+            return np.zeros(len(share), dtype)
+        share = np.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)
+        return np.log(share / (1 - share)).astype(dtype)
 
     def _inward(self, coef, intercept, known):
         return coef, intercept

@@ -21,8 +21,8 @@ class LinearRegressor(RegressorMixin, LinearModel):
 
     Minimises ``sum_i w_i sum_k loss(p_ik - y_ik) / sum_i w_i + alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio *
     ||coef||_1)`` over predictions ``p = X @ coef.T + intercept``; intercepts are not penalised. Training sees targets
-    centred and divided by their standard deviation, so that their unit does not matter. The same ``random_state``
-    gives the same bits for any ``n_jobs``.
+    centred and divided by their standard deviation, so that rates and tolerances do not depend on their unit. The
+    same ``random_state`` gives the same bits for any ``n_jobs``.
 
     Parameters
     ----------
@@ -32,17 +32,19 @@ class LinearRegressor(RegressorMixin, LinearModel):
     delta : float, default=1.0
         Where Huber's loss becomes straight, in the unit of ``y``.
     solver : {"minibatch", "lbfgs"}, default="minibatch"
-        "minibatch" steps along the gradient of ``batch_size`` rows at a time: many rows, many classes, rough
+        "minibatch" steps along the gradient of ``batch_size`` rows at a time: many rows, a rough
         optimum soon. "lbfgs" goes to the optimum with all rows at once.
     optimizer : {"adam", "sgd"} or fastml.optim.Optimizer, default="adam"
         How "minibatch" steps. The names stand for ``Adam(InverseTimeDecay(0.01, 0.003))`` and
         ``SGD(InverseTimeDecay(0.1, 0.003), momentum=0.9)``; pass an instance to set (and search) its parameters.
     alpha : float, default=1e-4
         Strength of the penalty. The ``alpha`` of scikit-learn's Ridge is this one times the sum of weights.
+        With the absolute loss, and Huber's beyond ``delta``, what a penalty means depends on the unit of ``y``, as the
+        loss grows with it and the penalty with its square: scale ``y`` (TransformedTargetRegressor), or search.
     l1_ratio : float, default=0.0
         Share of the L1 penalty, in [0, 1]; above 0 only with "minibatch", by proximal steps that leave real zeros.
     fit_intercept : bool, default=True
-        Whether to learn a constant for each class.
+        Whether to learn a constant for each target.
     batch_size : int or None, default=256
         Rows of a step; None takes all of them (plain gradient descent).
     max_iter : int, default=200
@@ -102,7 +104,7 @@ class LinearRegressor(RegressorMixin, LinearModel):
     >>> from fastml import LinearRegressor
     >>> X, y = load_diabetes(return_X_y=True)
     >>> round(LinearRegressor(solver="lbfgs").fit(X, y).score(X, y), 2)
-    0.5
+    0.51
     """
 
     _parameter_constraints = {
@@ -218,8 +220,9 @@ class LinearRegressor(RegressorMixin, LinearModel):
 
     def _location_and_scale(self, y, weight):
         share = weight / weight.sum()
-        shift = share @ y if self.fit_intercept else np.zeros(y.shape[1])
-        size = np.abs(y - shift).max() or 1.0
+        origin = y[weight.argmax()]  # the mean of equal targets is exactly theirs
+        shift = origin + share @ (y - origin) if self.fit_intercept else np.zeros(y.shape[1])
+        size = np.abs(y - shift)[weight > 0].max() or 1.0
         scale = size * np.sqrt((share @ ((y - shift) / size) ** 2).mean())  # squares of huge ones would be infinite
         return shift, float(scale) or 1.0
 

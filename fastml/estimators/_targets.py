@@ -55,7 +55,10 @@ def encode_indicators(y, classes, dtype):
     """Multilabel targets (n, L) in 0..1, dense or sparse, as a matrix for the kernels; and 0..L-1."""
     if classes is not None and len(classes) != y.shape[1]:
         raise ValueError(f"y has {y.shape[1]} labels in its columns, but there are {len(classes)} classes.")
-    target = canonical(y.toarray() if issparse(y) else y, dtype)
+    y = y.toarray() if issparse(y) else np.asarray(y)
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"y must be numbers, got dtype {y.dtype}: convert it with y.astype(float).")
+    target = canonical(y, dtype)
     if not ((target >= 0) & (target <= 1)).all():
         bad = target[~((target >= 0) & (target <= 1))][0]
         raise ValueError(
@@ -70,6 +73,8 @@ def check_regression_target(y, dtype):
     if issparse(y):
         raise TypeError("y must be dense: pass y.toarray().")
     y = np.asarray(y)
+    if y.dtype == object and all(isinstance(value, Real) for value in y.flat):
+        y = y.astype(np.float64)
     if y.dtype.kind not in "fiub":
         raise TypeError(f"y must be numbers, got dtype {y.dtype}: convert it with y.astype(float).")
     if y.size == 0:

@@ -83,11 +83,10 @@ def to_trial(k, shape, state, w):
     """Coefficients and intercept one step along the direction."""
     d, curvature, step = shape.mean.shape[0], shape.curvature[k], state.step[k]
     start, direction = state.point[k], state.direction[k]
-    shift = w.dtype.type(0)
     for j in range(d):
         scale = scale_of(shape.variance[j], curvature, shape.l2)
         w[j] = (start[j] + step * direction[j]) / scale
-        shift += w[j] * shape.mean[j]
+    shift = dot(w[:d], shape.mean)  # a sum in the loop above would depend on where in memory its arrays are
     w[d] = (start[d] + step * direction[d]) / math.sqrt(curvature) - shift
 
 

@@ -1,21 +1,23 @@
 """SciPy's L-BFGS over a ``LinearProblem``, in coordinates where features are centred and scaled."""
 
 import copy
+from contextlib import suppress
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from fastml.kernels import lbfgs as kernels
 from fastml.kernels._loss_tile import HUBER, SQUARED
 from fastml.runtime import blas_limited, run_blocks
+from fastml.training.linear_problem import TOO_LARGE
 
 _MANY_PARAMETERS = 200_000  # from here SciPy's own vector work outweighs a pass over the rows: keep fewer vectors
 _MANY_FEATURES = 1000  # beyond, their covariance costs more than the iterations it saves
-_JITTER = 1e-12  # keeps the covariance of features that depend on each other from being singular
+_JITTERS = 1e-12, 1e-8, 1e-4
 _DELTAS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)  # for targets of unit variance
 _PAIRS, _MEMORY_BYTES = 10, 1 << 28  # pairs kept for each output, and the memory for them
-_EXACT = 1e-4  # of ``tol`` for a quadratic, whose last iterations are cheap
+_EXACT = 1e-6  # of ``tol`` for a quadratic, whose last iterations are cheap
 _FEW = 0.6  # of the outputs still active: go on with these alone
 _BLOCK = 1 << 15  # parameters a thread takes at a time
 _CURE = "Raise max_iter, or scale the features (for example with StandardScaler)."
@@ -39,14 +41,29 @@ class _Diagonal:
     over_transposed = over
 
 
+def _cholesky(correlation):
+    """Lower factor, with as much added to the diagonal as features that depend on each other, or rounding, ask for."""
+    diagonal, added = np.einsum("ii->i", correlation), 0.0
+    for jitter in *_JITTERS, len(correlation):
+        diagonal += jitter - added
+        added = jitter
+        with suppress(LinAlgError):
+            return cholesky(correlation, lower=True)
+    raise AssertionError("a diagonal that outweighs the rows is positive definite")  # pragma: no cover
+
+
 class _Whitening:
     """Features made uncorrelated: ``U = W L`` where the Hessian of one output is ``L L'``."""
 
     def __init__(self, problem, mean, l2):
         hessian = problem.feature_covariance(mean)
         diagonal = np.einsum("ii->i", hessian)
-        diagonal += l2 + _JITTER * (diagonal.max() or 1.0)
-        self.L, self.is_sparse = cholesky(hessian, lower=True), problem.is_sparse
+        diagonal += l2
+        scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+        hessian /= np.multiply.outer(scale, scale)  # features of any unit bear the same jitter
+        np.clip(hessian, -1, 1, out=hessian)  # beyond is rounding
+        self.L = scale[:, np.newaxis] * _cholesky(hessian)
+        self.is_sparse = problem.is_sparse
 
     def times(self, W, out):
         out[...] = self.L.T @ W if self.is_sparse else W @ self.L
@@ -72,10 +89,8 @@ class _Coordinates:
     """
 
     def __init__(self, problem, l2):
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.mean, square = problem.feature_moments()
+        self.mean, square = problem.feature_moments()
         is_white = problem.settings.kind in (SQUARED, HUBER) and len(self.mean) <= _MANY_FEATURES
-        is_white = is_white and np.isfinite(square).all()
         if not problem.fit_intercept:
             self.mean = np.zeros_like(self.mean)
         curvature = problem.curvature()
@@ -126,8 +141,7 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
     ``on_iteration(loss, values)`` sees each iterate and may return True to stop. Returns the values and a
     sentence that says why the minimum was not reached, or None.
     """
-    if problem.settings.kind == SQUARED:
-        tol *= _EXACT
+    wanted, tol = tol, tol * _EXACT if problem.settings.kind == SQUARED else tol
     coordinates = _Coordinates(problem, l2)
     values, grad, scaled_grad = values.copy(), np.empty_like(values), None
     coef, coef_grad = values[: problem.n_coef], grad[: problem.n_coef]
@@ -148,20 +162,23 @@ def minimize_lbfgs(problem, values, *, l2, max_iter, tol, on_iteration):
         if on_iteration(intermediate_result.fun, values) or is_flat(tol):
             raise StopIteration
 
-    single = problem.dtype == np.float32
+    single, is_squared = problem.dtype == np.float32, problem.settings.kind == SQUARED
+    least_fall = 1e-10 if single else 0.0 if is_squared else 64 * np.finfo(np.float64).eps
     options = {
         "maxiter": max_iter,
         "maxfun": 50 * max_iter + 50,
         "maxls": 50,
         "maxcor": 4 if values.size > _MANY_PARAMETERS else 10,
         "gtol": 0.0,
-        "ftol": 1e-10 if single else 64 * np.finfo(np.float64).eps,  # below, a mean of losses is rounding
+        "ftol": least_fall,  # below, a mean of losses is rounding
     }
     with blas_limited():
         start = coordinates.from_values(values)
         result = minimize(objective, start, method="L-BFGS-B", jac=True, callback=callback, options=options)
+    if not np.isfinite(result.jac).all():
+        raise ValueError(TOO_LARGE)
     coordinates.to_values(result.x, out=values)
-    is_done = result.status in (0, 99) or (single and is_flat(1e-4))
+    is_done = result.status in (0, 99) or is_flat(max(wanted, 1e-4 if single else 0.0))
     return values, None if is_done else f"lbfgs stopped early: {result.message} {_CURE}"
 
 
@@ -170,11 +187,9 @@ class _Outputs:
 
     def __init__(self, problem, values, l2, tol):
         real, n_outputs = problem.dtype.type, problem.n_outputs
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean, square = problem.feature_moments()
+        mean, square = problem.feature_moments()
         mean = mean if problem.fit_intercept else np.zeros_like(mean)
         variance, curvature = np.maximum(square - mean**2, 0), problem.curvature()
-        variance[~np.isfinite(variance)] = 0
         curvature = np.broadcast_to(curvature, n_outputs).astype(problem.dtype)
         rows = [a.astype(problem.dtype) for a in (mean, variance)]
         self.shape = kernels.Shape(*rows, curvature, real(l2), real(tol), real(10 * tol), problem.fit_intercept)

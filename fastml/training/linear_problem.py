@@ -10,6 +10,8 @@ from fastml.runtime import linear_loss
 from fastml.runtime.linear_loss import CSR
 
 _MOMENT_ROWS = 512  # rows squared at a time
+LEAST_SHARE = 1e-6  # taken as true of a label that never is
+TOO_LARGE = "X has values too large for solver='lbfgs': scale the features (for example with StandardScaler)."
 
 
 class LinearProblem:
@@ -59,7 +61,7 @@ class LinearProblem:
         if not self.fit_intercept:
             return np.full(1, 0.25)
         share = self.weights[0].astype(np.float64) @ self.target / self.n_rows
-        return np.maximum(share * (1 - share), 1 / (4 * self.n_rows))
+        return np.maximum(share * (1 - share), LEAST_SHARE)
 
     def split(self, values):
         """The coefficients, as a matrix, and the intercepts of a vector of parameters; views."""
@@ -77,6 +79,13 @@ class LinearProblem:
 
     def feature_moments(self):
         """Weighted means of the features and of their squares, (d,) float64 each."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            moments = self._moments()
+        if not np.isfinite(moments).all():
+            raise ValueError(TOO_LARGE)
+        return moments
+
+    def _moments(self):
         share = self.weights[0] / self.n_rows
         if self.is_sparse:
             share, squares = share.astype(np.float64), self.matrix.power(2, dtype=np.float64)

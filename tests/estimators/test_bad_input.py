@@ -16,7 +16,7 @@ from scipy.sparse import (
     random_array,
 )
 
-from fastml import SoftmaxClassifier
+from fastml import LinearRegressor, LogisticClassifier, SoftmaxClassifier
 from fastml.optim import SGD, Adam
 
 N, D = 40, 4
@@ -24,6 +24,9 @@ X = np.random.default_rng(0).standard_normal((N, D))
 Y = np.repeat([0, 1, 2, 0], 10)
 P = np.eye(3)[Y]
 W = np.ones(N)
+
+ESTIMATORS = [SoftmaxClassifier, LogisticClassifier, LinearRegressor]
+PREDICTIONS = ["predict", "predict_proba", "predict_log_proba", "decision_function"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning")
 
@@ -166,6 +169,48 @@ TARGETS = {
     "sparse probabilities": (csr_array(P), TypeError, r"y must be dense: pass y\.toarray\(\)"),
 }  # fmt: skip
 
+LOGISTIC_TARGETS = {
+    **{name: case for name, case in TARGETS.items() if not {"probabilities", "sums", "multilabel"} & {*name.split()}},
+    "labels with NaN": (put(P, (0, 0), np.nan), ValueError, "Input y contains NaN"),
+    "labels below 0": (put(P, (0, 0), -0.1), ValueError, r"y must be 0 or 1 for each label, .* but has -0\.1"),
+    "labels above 1": (2 * P, ValueError, r"y must be 0 or 1 for each label, .* but has 2\.0: binarize it"),
+    "labels above 1, sparse": (csr_array(2 * P), ValueError, r"y must be 0 or 1 for each label, .* but has 2\.0"),
+    "labels as strings": (P.astype(str), TypeError, "y must be numbers, got dtype <U"),
+    "labels as objects": (P.astype(object), TypeError, "y must be numbers, got dtype object"),
+    "complex labels": (P * 1j, ValueError, "Complex data not supported"),
+    "fewer rows of labels": (P[:5], ValueError, "inconsistent numbers of samples"),
+    "fewer rows of labels, sparse": (csr_array(P[:5]), ValueError, "inconsistent numbers of samples"),
+    "broken sparse labels": (broken(indices=set_at(3, 10**8)), ValueError, "y is a broken sparse csr"),
+}  # fmt: skip
+
+REGRESSION_TARGETS = {
+    "NaN": (put(Y, 3, np.nan), ValueError, "Input y contains NaN"),
+    "inf": (put(Y, 3, np.inf), ValueError, "Input y contains infinity"),
+    "NaN in two dimensions": (put(P, (0, 0), np.nan), ValueError, "Input y contains NaN"),
+    "too short": (Y[:5], ValueError, "inconsistent numbers of samples"),
+    "too long": (np.r_[Y, Y], ValueError, "inconsistent numbers of samples"),
+    "none": (None, ValueError, "requires y to be passed"),
+    "a scalar": (1, (ValueError, TypeError), "y|dimension"),
+    "complex": (Y * 1j, ValueError, "Complex data not supported"),
+    "strings": (Y.astype(str), TypeError, "y must be numbers, got dtype <U"),
+    "bytes": (Y.astype("S3"), TypeError, "y must be numbers, got dtype .S"),
+    "objects": (np.array(["a", 1] * 20, object), TypeError, "y must be numbers, got dtype object"),
+    "missing": (np.array([1.0, None] * 20, object), TypeError, "y must be numbers, got dtype object"),
+    "NaN among objects": (np.array([1.0, np.nan] * 20, object), ValueError, "contains NaN"),
+    "infinity among objects": (np.array([1.0, np.inf] * 20, object), ValueError, "y has values up to inf, too large"),
+    "dates": (np.array(["2024-01-01"] * N, "datetime64[D]"), TypeError, "y must be numbers, got dtype datetime64"),
+    "three dimensions": (P[:, :, None], ValueError, "Found array with dim 3"),
+    "no targets": (P[:, :0], ValueError, r"y has shape \(40, 0\)|0 feature"),
+    "sparse": (csr_array(P), TypeError, r"y must be dense: pass y\.toarray\(\)"),
+    "too large for float64": (put(Y, 3, 1e308), ValueError, r"y has values up to 1e.308, too large for float64"),
+}  # fmt: skip
+
+TARGETS_OF = [
+    pytest.param(estimator, *case, id=f"{estimator.__name__}-{name}")
+    for estimator, cases in zip(ESTIMATORS, (TARGETS, LOGISTIC_TARGETS, REGRESSION_TARGETS), strict=True)
+    for name, case in cases.items()
+]
+
 WEIGHTS = {
     "NaN": (put(W, 3, np.nan), ValueError, "sample_weight: expected finite numbers >= 0, got nan at row 3"),
     "inf": (put(W, 3, np.inf), ValueError, "sample_weight: expected finite numbers >= 0, got inf"),
@@ -202,6 +247,8 @@ PARAMETERS = [
     ("batch_size", [0, -1, 2.5, "all"], "'batch_size' parameter"),
     ("max_iter", [0, -1, 2.5, None, np.inf], "'max_iter' parameter"),
     ("tol", [-1e-9, np.nan, np.inf, None], "'tol' parameter"),
+    ("loss", ["mse", None, 1], "'loss' parameter .* must be a str among"),
+    ("delta", [0.0, -1, np.nan, "1", None], "'delta' parameter"),
     ("label_smoothing", [-0.1, 1.0, np.nan, "0"], "'label_smoothing' parameter"),
     ("n_negatives", [5, "auto"], "'n_negatives' parameter .* must be None"),
     ("class_weight", ["equal", [1, 2, 3], 2.0], "'class_weight' parameter"),
@@ -242,27 +289,39 @@ def check(call, error, message, model, *inputs):
         assert repr(snapshot(now)) == repr(then)
 
 
-def models(solver="minibatch", **changed):
+def models(solver="minibatch", estimator=SoftmaxClassifier, **changed):
     """A new one, and a fitted one whose parameters were changed afterwards."""
-    fitted = SoftmaxClassifier(solver=solver, max_iter=3).fit(X, Y)
-    return SoftmaxClassifier(**fitted.get_params() | changed), fitted.set_params(**changed)
+    fitted = estimator(solver=solver, max_iter=3).fit(X, Y)
+    return estimator(**fitted.get_params() | changed), fitted.set_params(**changed)
 
 
+def first_options(estimator):
+    """What the first partial_fit needs."""
+    return {} if estimator is LinearRegressor else {"classes": [0, 1, 2]}
+
+
+def methods(estimator):
+    """Those that take rows."""
+    return ["predict"] if estimator is LinearRegressor else PREDICTIONS
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("name", ROWS)
-def test_rows(name):
+def test_rows(name, estimator):
     make, error, message = ROWS[name]
     rows = make()
     for solver in "minibatch", "lbfgs":
-        for model in models(solver):
+        for model in models(solver, estimator):
             check(lambda m=model: m.fit(rows, Y), error, message, model, rows, Y)
-    new, fitted = models()
-    check(lambda: new.partial_fit(rows, Y, classes=[0, 1, 2]), error, message, new, rows)
+    new, fitted = models(estimator=estimator)
+    check(lambda: new.partial_fit(rows, Y, **first_options(estimator)), error, message, new, rows)
     if not issparse(rows) or rows.ndim == 2:
         check(lambda: fitted.partial_fit(rows, Y), error, message, fitted, rows)
-    for method in "predict", "predict_proba", "predict_log_proba", "decision_function":
+    for method in methods(estimator):
         check(lambda m=method: getattr(fitted, m)(rows), error, message, fitted, rows)
-    sparse = fitted.sparsify()
-    check(lambda: sparse.predict(rows), error, message, sparse, rows)
+    if estimator is not LinearRegressor:
+        sparse = fitted.sparsify()
+        check(lambda: sparse.predict(rows), error, message, sparse, rows)
 
 
 def test_broken_rows_in_another_process():
@@ -272,7 +331,8 @@ def test_broken_rows_in_another_process():
         sys.path.insert(0, {folder!r})
         import test_bad_input as t
         for name, (make, message) in t.BROKEN_SPARSE.items():
-            t.test_rows(name)
+            for estimator in t.ESTIMATORS:
+                t.test_rows(name, estimator)
         print("all", len(t.BROKEN_SPARSE))
     """
     folder = __file__.rpartition("test_bad_input")[0]
@@ -284,52 +344,70 @@ def test_broken_rows_in_another_process():
 
 
 @pytest.mark.parametrize("solver", ["minibatch", "lbfgs"])
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(("estimator", "y", "error", "message"), TARGETS_OF)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_targets(name, solver):
-    y, error, message = TARGETS[name]
+def test_targets(estimator, y, error, message, solver):
     for rows in X, csr_array(X):
-        for model in models(solver):
+        for model in models(solver, estimator):
             check(lambda m=model, rows=rows: m.fit(rows, y), error, message, model, y)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights(name):
+def test_weights(name, estimator):
     weight, error, message = WEIGHTS[name]
     for solver in "minibatch", "lbfgs":
-        for model in models(solver):
+        for model in models(solver, estimator):
             check(lambda m=model: m.fit(X, Y, weight), error, message, model, weight)
-    new, fitted = models()
-    check(lambda: new.partial_fit(X, Y, [0, 1, 2], weight), error, message, new, weight)
+    new, fitted = models(estimator=estimator)
+    options = first_options(estimator)
+    check(lambda: new.partial_fit(X, Y, sample_weight=weight, **options), error, message, new, weight)
     check(lambda: fitted.partial_fit(X, Y, sample_weight=weight), error, message, fitted, weight)
 
 
-def changed(parameter, value):
+def changed(parameter, value, estimator):
     """``models`` with one parameter."""
-    fitted = SoftmaxClassifier(max_iter=3).fit(X, Y)
-    return SoftmaxClassifier(**{"max_iter": 3, parameter: value}), fitted.set_params(**{parameter: value})
+    fitted = estimator(max_iter=3).fit(X, Y)
+    return estimator(**{"max_iter": 3, parameter: value}), fitted.set_params(**{parameter: value})
 
 
-@pytest.mark.parametrize(("parameter", "values", "message"), PARAMETERS)
-def test_parameters(parameter, values, message):
+PARAMETERS_OF = [(e, *case) for e in ESTIMATORS for case in PARAMETERS if case[0] in e().get_params()]
+
+
+@pytest.mark.parametrize(("estimator", "parameter", "values", "message"), PARAMETERS_OF)
+def test_parameters(estimator, parameter, values, message):
+    options = first_options(estimator)
     for value in values:
-        for model in changed(parameter, value):
+        for model in changed(parameter, value, estimator):
             check(lambda m=model: m.fit(X, Y), (ValueError, TypeError), message, model)
             if not hasattr(model, "partial_fit") or parameter in ("max_iter", "tol", "n_iter_no_change"):
                 continue
-            check(lambda m=model: m.partial_fit(X, Y, classes=[0, 1, 2]), (ValueError, TypeError), message, model)
+            check(lambda m=model: m.partial_fit(X, Y, **options), (ValueError, TypeError), message, model)
 
 
-def test_combinations():
-    for model in models("lbfgs", l1_ratio=0.5):
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_combinations(estimator):
+    options = first_options(estimator)
+    for model in models("lbfgs", estimator, l1_ratio=0.5):
         check(lambda m=model: m.fit(X, Y), ValueError, "l1_ratio must be 0 with solver='lbfgs'", model)
-    for model in models(early_stopping=True, validation_fraction=0.999):
+    for model in models(estimator=estimator, early_stopping=True, validation_fraction=0.999):
         check(lambda m=model: m.fit(X, Y), ValueError, "early_stopping holds out 40 of 40 rows", model)
-        check(lambda m=model: m.partial_fit(X, Y, [0, 1, 2]), ValueError, "set early_stopping=False", model)
+        check(lambda m=model: m.partial_fit(X, Y, **options), ValueError, "set early_stopping=False", model)
     with pytest.raises(TypeError, match="unexpected keyword"):
-        SoftmaxClassifier(C=1.0)
+        estimator(C=1.0)
     with pytest.raises(TypeError, match="positional"):
-        SoftmaxClassifier("lbfgs")
+        estimator("lbfgs")
+
+
+def test_class_weight_of_a_matrix():
+    for model in models(estimator=LogisticClassifier, class_weight="balanced"):
+        check(lambda m=model: m.fit(X, P), ValueError, "class_weight needs labels", model)
+
+
+def test_targets_too_large_for_single_precision():
+    rows = X.astype(np.float32)
+    for model in models(estimator=LinearRegressor):
+        check(lambda m=model: m.fit(rows, Y * 1e38), ValueError, "y has values up to 2e.38, too large for", model)
 
 
 PARTIAL = {
@@ -348,10 +426,13 @@ PARTIAL = {
 }
 
 
+@pytest.mark.parametrize("estimator", [SoftmaxClassifier, LogisticClassifier])
 @pytest.mark.parametrize("name", PARTIAL)
-def test_first_partial_fit(name):
+def test_first_partial_fit(name, estimator):
     y, classes, message = PARTIAL[name]
-    model = SoftmaxClassifier()
+    model = estimator()
+    if estimator is LogisticClassifier and "probabilities" in name:
+        message = message.replace("probabilities of ", "").replace(" classes, but", " labels in its columns, but")
     check(lambda: model.partial_fit(X[: len(y)], y, classes=classes), (ValueError, TypeError), message, model, y)
     assert model.partial_fit(X, Y, classes=[0, 1, 2]).classes_.tolist() == [0, 1, 2]
 
@@ -375,37 +456,39 @@ def test_later_partial_fit(name):
         model.partial_fit(X, Y)
 
 
-def test_predictions_need_a_fit_and_its_features():
-    new, fitted = models()
-    for method in "predict", "predict_proba", "predict_log_proba", "decision_function":
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_predictions_need_a_fit_and_its_features(estimator):
+    new, fitted = models(estimator=estimator)
+    for method in methods(estimator):
         check(lambda m=method: getattr(new, m)(X), ValueError, "not fitted yet", new)
         for rows in X[:, :3], csr_array(X[:, :3]), X[:1, :2]:
             check(
                 lambda m=method, r=rows: getattr(fitted, m)(r),
                 ValueError,
-                "features, but SoftmaxClassifier is expecting 4",
+                f"features, but {estimator.__name__} is expecting 4",
                 fitted,
             )
-    for method in "sparsify", "densify":
+    for method in () if estimator is LinearRegressor else ("sparsify", "densify"):
         check(getattr(new, method), ValueError, "not fitted yet", new)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("solver", ["minibatch", "lbfgs"])
-def test_huge_numbers_cost_nothing(solver):
+def test_huge_numbers_cost_nothing(solver, estimator):
     """No array grows with ``max_iter``, ``batch_size`` or the patience; seen in the memory of another process."""
     code = f"""
         import resource, warnings
         import numpy as np
-        from fastml import SoftmaxClassifier
+        from fastml import {estimator.__name__} as Estimator
         warnings.simplefilter("ignore")
         X, y = np.random.default_rng(0).standard_normal((40, 4)), np.arange(40) % 3
         settings = dict(solver={solver!r}, alpha=0.1)
-        SoftmaxClassifier(**settings).fit(X, y)
+        Estimator(**settings).fit(X, y)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for huge in 10**12, 10**30:
-            model = SoftmaxClassifier(max_iter=huge, batch_size=huge, tol=1e-3, **settings).fit(X, y)
+            model = Estimator(max_iter=huge, batch_size=huge, tol=1e-3, **settings).fit(X, y)
             assert 0 < model.n_iter_ < 10_000
-        model = SoftmaxClassifier(max_iter=5, n_iter_no_change=10**30, tol=0, **settings).fit(X, y)
+        model = Estimator(max_iter=5, n_iter_no_change=10**30, tol=0, **settings).fit(X, y)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
@@ -413,7 +496,8 @@ def test_huge_numbers_cost_nothing(solver):
     assert int(done.stdout) < 20_000  # KiB
 
 
-def test_more_features_than_memory_is_a_memory_error():
-    for model in models():
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_more_features_than_memory_is_a_memory_error(estimator):
+    for model in models(estimator=estimator):
         rows = csr_array((N, 2**45))
         check(lambda m=model, r=rows: m.fit(r, Y), MemoryError, "Unable to allocate", model)

@@ -3,15 +3,19 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastml import SoftmaxClassifier
+from fastml import LinearRegressor, LogisticClassifier, SoftmaxClassifier
 from fastml.optim import SGD, Adam
 
+MOMENTUM = SGD(0.001, momentum=0.9, max_grad_norm=10.0)  # the features of some checks are not scaled
 ESTIMATORS = [
-    SoftmaxClassifier(),
-    SoftmaxClassifier(solver="lbfgs"),
-    SoftmaxClassifier(optimizer=SGD(0.001, momentum=0.9)),
-    SoftmaxClassifier(batch_size=16),
+    *(
+        estimator(**settings)
+        for estimator in (SoftmaxClassifier, LogisticClassifier, LinearRegressor)
+        for settings in ({}, {"solver": "lbfgs"}, {"optimizer": MOMENTUM}, {"batch_size": 16})
+    ),
     SoftmaxClassifier(optimizer=Adam(0.01), l1_ratio=0.5, class_weight="balanced"),
+    LogisticClassifier(optimizer=Adam(0.01), l1_ratio=0.5),
+    *(LinearRegressor(loss=loss, solver=solver) for loss in ("absolute", "huber") for solver in ("lbfgs", "minibatch")),
 ]
 
 

@@ -116,7 +116,8 @@ def state_of_one(point, grad, direction, slope, pairs=0):
     """An output with three values, in the middle of its work."""
     state = kernels.State(
         np.array([kernels.ACTIVE]), *(np.array([a]) for a in (point, grad, direction)), np.zeros((1, 3)),
-        np.ones((1, 3, 3)), np.zeros((1, 3, 3)), np.full((1, 3), -9.0), np.array([pairs]), np.ones(1), np.array([slope]),
+        np.ones((1, 3, 3)), np.zeros((1, 3, 3)), np.full((1, 3), -9.0), np.array([pairs]), np.ones(1),
+        np.array([slope]),
     )  # fmt: skip
     shape = kernels.Shape(np.zeros(2), np.zeros(2), np.ones(1), 0.0, 1e-9, 1e-9, True)
     return shape, state

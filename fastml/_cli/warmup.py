@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastml import SoftmaxClassifier, functional
+from fastml import LinearRegressor, LogisticClassifier, SoftmaxClassifier, functional
 from fastml._cli.progress import Progress
 from fastml.kernels._jit import cache_folder
 from fastml.optim import Adam
@@ -36,13 +36,16 @@ def _steps(dtype):
     X = rng.normal(size=(_ROWS, _FEATURES)).astype(dtype)
     for kind, rows in (("dense", X), ("sparse", sparse.csr_array(X))):
         for solver in ("minibatch", "lbfgs"):
-            yield f"SoftmaxClassifier, {solver}, {kind}, {precision}", _fit(solver, rows)
+            yield f"SoftmaxClassifier, {solver}, {kind}, {precision}", _fit(SoftmaxClassifier, solver, rows)
+            yield f"LogisticClassifier, {solver}, {kind}, {precision}", _fit(LogisticClassifier, solver, rows)
+            yield f"LinearRegressor, {solver}, {kind}, {precision}", _fit(LinearRegressor, solver, rows)
         yield f"linear + softmax cross-entropy, {kind}, {precision}", _linear_losses(rows, _CLASSES["few"])
     yield f"the same, very many classes, {precision}", _linear_losses(X, _CLASSES["very many"])
     for many in ("few", "many"):
         logits = rng.normal(size=(_ROWS, _CLASSES[many])).astype(dtype)
         yield f"softmax, {many} classes, {precision}", _probabilities(logits)
         yield f"softmax cross-entropy, {many} classes, {precision}", _losses(logits)
+    yield f"losses of single outputs, {precision}", _output_losses(X)
     yield f"optimizers, {precision}", _update(X)
 
 
@@ -50,13 +53,25 @@ def _labels(n_classes):
     return np.arange(_ROWS) % n_classes
 
 
-def _fit(solver, X):
-    model = SoftmaxClassifier(solver=solver, early_stopping=True, max_iter=2, random_state=0)
+def _fit(kind, solver, X):
+    model = kind(solver=solver, early_stopping=True, max_iter=2, random_state=0)
 
     def action():
         with warnings.catch_warnings():  # two epochs are not meant to converge
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(X, _labels(_CLASSES["few"])).predict_proba(X)
+            model.fit(X, _labels(_CLASSES["few"]))
+        getattr(model, "predict_proba", model.predict)(X)
+
+    return action
+
+
+def _output_losses(X):
+    def action():
+        for name in ("binary_cross_entropy", "squared_error", "absolute_error", "huber"):
+            for function in (getattr(functional, name), getattr(functional, f"{name}_grad")):
+                function(X, np.zeros_like(X))
+        for function in (functional.sigmoid, functional.tanh):
+            function(X)
 
     return action
 

@@ -221,9 +221,10 @@ class LinearRegressor(RegressorMixin, LinearModel):
     def _location_and_scale(self, y, weight):
         share = weight / weight.sum()
         origin = y[weight.argmax()]  # the mean of equal targets is exactly theirs
-        shift = origin + share @ (y - origin) if self.fit_intercept else np.zeros(y.shape[1])
+        shift = origin + _means(share, y - origin) if self.fit_intercept else np.zeros(y.shape[1])
         size = np.abs(y - shift)[weight > 0].max() or 1.0
-        scale = size * np.sqrt((share @ ((y - shift) / size) ** 2).mean())  # squares of huge ones would be infinite
+        # Squares of huge ones would be infinite.
+        scale = size * np.sqrt(_means(share, ((y - shift) / size) ** 2).mean())
         return shift, float(scale) or 1.0
 
     def _weigh(self, sample_weight, coded, known):
@@ -278,3 +279,8 @@ class LinearRegressor(RegressorMixin, LinearModel):
 
     def _minimizer(self, problem):
         return minimize_absolute if self.loss == "absolute" else minimize_lbfgs
+
+
+def _means(share, y):
+    """Weighted means of the columns; for so few of them BLAS would wait longer for its threads than they work."""
+    return np.einsum("i,ik->k", share, y)

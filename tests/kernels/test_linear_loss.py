@@ -13,6 +13,8 @@ from fastml.runtime.linear_loss import CSR
 SHAPES = [(1, 1, 1), (3, 2, 1), (5, 3, 2), (255, 17, 507), (700, 5, 3), (300, 7, 4500), (1000, 33, 129)]
 if config.DISABLE_JIT:
     SHAPES = [(1, 1, 1), (5, 3, 2), (40, 4, 7)]
+# As many parts of the smaller memory.
+TIGHT = {(255, 17, 507): (85, 17, 207), (300, 7, 4500): (60, 7, 450), (1000, 33, 129): (150, 33, 129)}
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
 
 
@@ -31,6 +33,7 @@ def memory(request, monkeypatch):
             "_LEAST_PANEL": 10,
         }.items():
             monkeypatch.setattr(linear_loss, name, value)
+    return request.param
 
 
 def make(shape, dtype, is_soft, is_sparse):
@@ -71,8 +74,8 @@ def run_loss(X, W, b, target, weights, loss_settings, n_threads, is_sparse):
 @pytest.mark.parametrize("is_sparse", [False, True])
 @pytest.mark.parametrize(("smoothing", "temperature"), [(0.0, 1.0), (0.1, 2.5)])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.usefixtures("memory")
-def test_equals_its_definition(shape, smoothing, temperature, is_sparse, is_soft, dtype):
+def test_equals_its_definition(shape, smoothing, temperature, is_sparse, is_soft, dtype, memory):
+    shape = TIGHT.get(shape, shape) if memory == "tight" else shape
     X, W, b, target, weight = make(shape, dtype, is_soft, is_sparse)
     loss, alone, *grads = run(X, W, b, target, weight, smoothing, temperature, 2, is_sparse)
     options = {"sample_weight": weight, "label_smoothing": smoothing, "temperature": temperature}
@@ -97,8 +100,8 @@ OUTPUT_LOSSES = {
 @pytest.mark.parametrize("is_sparse", [False, True])
 @pytest.mark.parametrize("name", OUTPUT_LOSSES)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.usefixtures("memory")
-def test_independent_outputs(shape, name, is_sparse, dtype):
+def test_independent_outputs(shape, name, is_sparse, dtype, memory):
+    shape = TIGHT.get(shape, shape) if memory == "tight" else shape
     X, W, b, target, weight = make(shape, dtype, True, is_sparse)
     kind, numbers = OUTPUT_LOSSES[name]
     weights = np.stack([weight, 0 * weight])
@@ -114,9 +117,8 @@ def test_independent_outputs(shape, name, is_sparse, dtype):
 
 
 @pytest.mark.parametrize("is_sparse", [False, True])
-@pytest.mark.usefixtures("memory")
-def test_the_same_bits_on_any_number_of_threads(is_sparse):
-    shape = (40, 4, 7) if config.DISABLE_JIT else (600, 20, 700)
+def test_the_same_bits_on_any_number_of_threads(is_sparse, memory):
+    shape = (40, 4, 7) if config.DISABLE_JIT else (200, 20, 300) if memory == "tight" else (600, 20, 700)
     arguments = *make(shape, np.float32, False, is_sparse), 0.1, 1.0
     one = run(*arguments, 1, is_sparse)
     for n_threads in (2, 16):

@@ -20,7 +20,7 @@ from fastml.kernels._jit import kernel, point
 from fastml.kernels._rows import add_scaled, copy, dot
 
 FRESH, ACTIVE, DONE = 0, 1, 2  # status of an output
-_UPHILL = 0.9
+_UPHILL = 0.5
 _FIRST_STEP = 0.1  # of the gradient, while nothing is known of the curvature
 _LEAST_CUT = 0.05  # a step shrinks no further at a time
 _LEAST_STEP = 1e-6  # of the direction: below, rounding decides

@@ -237,7 +237,7 @@ def _spans(X, n_classes):
 def _even_runs(indptr, first, last, n_classes):
     """Cut rows first..last into runs of about equal work, each worth handing over."""
     work = (indptr[first : last + 1] - indptr[first] + np.arange(last - first + 1)) * n_classes
-    n_runs = min(work[-1] // _LEAST_WORK + 1, 4 * _MAX_LANES)
+    n_runs = min(work[-1] // _LEAST_WORK + 1, 2 * _MAX_LANES)
     inner = np.searchsorted(work, work[-1] * np.arange(1, n_runs) / n_runs)
     return np.unique([first, *(first + inner), last]).tolist()
 

@@ -233,14 +233,15 @@ class _Outputs:
 
     def penalty(self):
         """Of the trial points."""
-        return 0.5 * self.l2 * np.square(self.trial[:, :-1], dtype=np.float64).sum()
+        W = self.trial[:, :-1]
+        return 0.5 * self.l2 * np.einsum("kj,kj->k", W, W).sum(dtype=np.float64)
 
     def evaluate(self):
-        """Objective and gradients at the trial points."""
-        grad = np.empty(self.trial.size, self.problem.dtype)
-        loss = self.problem.loss_grad(self.values(), grad)
+        """Objective at the trial points, and these as a vector; keeps the gradients."""
+        values, grad = self.values(), np.empty(self.trial.size, self.problem.dtype)
+        loss = self.problem.loss_grad(values, grad)
         self.grad = self._by_output(grad)
-        return loss + self.penalty()
+        return loss + self.penalty(), values
 
     def advance(self):
         """To the next trial points; returns which outputs are not done."""
@@ -272,9 +273,12 @@ def minimize_outputs(problem, values, *, l2, max_iter, tol, on_iteration):
     where, settled, best, is_stopped = np.arange(problem.n_outputs), 0.0, np.inf, False
     with blas_limited():
         for n_done in range(max_iter + 1):
-            best = min(best, settled + work.evaluate())
-            whole.trial[where] = work.trial
-            is_stopped = n_done > 0 and on_iteration(best, whole.values())
+            loss, values = work.evaluate()
+            best = min(best, settled + loss)
+            if work is not whole:
+                whole.trial[where] = work.trial
+                values = whole.values()
+            is_stopped = n_done > 0 and on_iteration(best, values)
             is_active = work.advance()
             if is_stopped or not is_active.any():
                 break

@@ -8,7 +8,8 @@ where l and l' are those of ``_losses``. All arrays are flat. The elements belon
 ``weight`` has entries, so a single weight of one stands for none. The gradient may overwrite the predictions.
 
 A NaN or an infinity makes the loss of its element NaN or infinite, which shows in the largest loss of a chunk: a pass
-over the input to look for it would take as long as these loops do. What is found is told one floor above.
+over the input to look for it would take as long as these loops do. What is found is told one floor above. A weight
+of zero leaves zeros, also of a loss that overflows.
 """
 
 import numpy as np
@@ -56,8 +57,8 @@ def _loss(function, of_shares=False):
             for j in range(z.shape[0]):
                 value, _ = function(z[j], t[j], *settings)
                 excess = maximum(excess, _excess(t[j])) if of_shares else excess
-                out[j] = w[j] * value
-                largest = maximum(largest, out[j])
+                largest = maximum(largest, value)
+                out[j] = w[j] * value if w[j] > zero else zero
             if not (largest < limit and excess <= zero):
                 found[0] = 1
 
@@ -80,10 +81,9 @@ def _loss_grad(function, of_shares=False):
             for j in range(z.shape[0]):
                 value, slope = function(z[j], t[j], *settings)
                 excess = maximum(excess, _excess(t[j])) if of_shares else excess
-                value *= w[j]
-                out[j] = value
-                g[j] = w[j] * slope
                 largest = maximum(largest, value)
+                out[j] = w[j] * value if w[j] > zero else zero
+                g[j] = w[j] * slope if w[j] > zero else zero
             if not (largest < limit and excess <= zero):
                 found[0] = 1
 

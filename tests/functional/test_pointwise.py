@@ -208,3 +208,13 @@ def test_a_column_does_not_fit_a_row():
         ValueError, match=r"target: expected shape \(6,\) .*, got \(6, 1\); reshape it with target\.resh"
     ):
         functional.squared_error(Z[:, 0], T)
+
+
+def test_a_weight_of_zero_leaves_zeros_where_the_loss_overflows():
+    prediction, target = np.float32([3e38, 1]), np.float32([-3e38, 0])
+    result = functional.squared_error_grad(prediction, target, sample_weight=[0, 1])
+    np.testing.assert_array_equal(result.loss, [0, 0.5])
+    np.testing.assert_array_equal(result.prediction, [0, 1])
+    np.testing.assert_array_equal(functional.squared_error(prediction, target, sample_weight=[0, 1]), [0, 0.5])
+    with pytest.raises(ValueError, match="prediction: expected finite numbers, got nan"):
+        functional.squared_error(np.float32([np.nan, 1]), target, sample_weight=[0, 1])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastml.kernels._jit import point
 from fastml.kernels._losses import absolute_error, binary_cross_entropy, huber, squared_error
 from fastml.kernels._math import exp, log
-from fastml.kernels._rows import add, add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
+from fastml.kernels._rows import add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
 
 SOFTMAX, BINARY_CROSS_ENTROPY, SQUARED, ABSOLUTE, HUBER = range(5)
 
@@ -151,13 +151,3 @@ def residual_tile(z, width, first_row, first_output, target, weights, settings, 
             softmax_residual(row, i, first_row, first_output, target, weights, settings, stats)
         else:
             scale(row, weights[0, first_row + i])
-
-
-@point
-def loss_and_residual(z, b, first, target, weights, settings, stats, loss, b_grad):
-    """What is to be done between the products, for whole rows: losses, their gradient in z, and that of the bias."""
-    forward_tile(z, b, first, 0, target, settings, stats)
-    finish_rows(first, first + z.shape[0], weights, stats, loss)
-    residual_tile(z, z.shape[1], first, 0, target, weights, settings, stats)
-    for i in range(z.shape[0]):
-        add(b_grad, z[i])

@@ -110,9 +110,9 @@ def take(k, state):
         y[j] = fresh[j] - grad[j]
     add_scaled(state.point[k], step, state.direction[k])
     copy(grad, fresh)
-    curvature = dot(s, y)
-    if curvature > np.finfo(s.dtype).tiny:
-        state.rho[k, state.n_pairs[k] % memory] = 1 / curvature
+    rho = 1 / dot(s, y)
+    if 0 < rho < np.inf:
+        state.rho[k, state.n_pairs[k] % memory] = rho
         state.n_pairs[k] += 1
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastml.kernels._blas import matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel, point
-from fastml.kernels._loss_tile import loss_and_residual
-from fastml.kernels._rows import add_gathered, add_scaled, copy, fill
+from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
+from fastml.kernels._rows import add, add_gathered, add_scaled, copy, fill
 from fastml.kernels._rules import apply_rule
 
 
@@ -88,8 +88,12 @@ def dense_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
         last = min(first + batch.z.shape[0], rows.shape[0])
         tile, X = batch.z[: last - first], batch.X[first:last]
         matmul_nt(1.0, X, W, 0.0, tile)
-        loss_and_residual(tile, b, first, batch.target, batch.weights, settings, batch.stats, batch.loss, b_grad)
+        forward_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        finish_rows(first, last, batch.weights, batch.stats, batch.loss)
+        residual_tile(tile, b.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
         matmul_tn(1.0, tile, X, 0.0 if first == 0 else 1.0, W_grad)
+        for i in range(last - first):
+            add(b_grad, tile[i])
 
 
 @point
@@ -105,10 +109,13 @@ def csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
             fill(tile[i], 0)
             entries = slice(indptr[rows[first + i]], indptr[rows[first + i] + 1])
             add_gathered(tile[i], values.dtype.type(1), values[entries], indices[entries], W)
-        loss_and_residual(tile, b, first, batch.target, batch.weights, settings, batch.stats, batch.loss, b_grad)
+        forward_tile(tile, b, first, 0, batch.target, settings, batch.stats)
+        finish_rows(first, last, batch.weights, batch.stats, batch.loss)
+        residual_tile(tile, b.shape[0], first, 0, batch.target, batch.weights, settings, batch.stats)
         for i in range(last - first):
             for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
                 add_scaled(W_grad[indices[k]], values[k], tile[i])
+            add(b_grad, tile[i])
 
 
 @point

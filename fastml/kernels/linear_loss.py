@@ -9,7 +9,7 @@ divides the products here, and ``b`` comes divided by it. The losses themselves 
 
 from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel
-from fastml.kernels._loss_tile import finish_rows, forward_tile, loss_and_residual, residual_tile
+from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._math import exp
 from fastml.kernels._rows import add, add_gathered, dot, fill
 
@@ -33,7 +33,11 @@ def rows_loss_grad(start, stop, X, W, b, target, weights, settings, z, stats, lo
         last = min(first + z.shape[0], stop)
         tile = z[: last - first]
         matmul_nt(settings.beta, X[first:last], W, 0.0, tile)
-        loss_and_residual(tile, b, first, target, weights, settings, stats, loss, b_grad)
+        forward_tile(tile, b, first, 0, target, settings, stats)
+        finish_rows(first, last, weights, stats, loss)
+        residual_tile(tile, W.shape[0], first, 0, target, weights, settings, stats)
+        for i in range(last - first):
+            add(b_grad, tile[i])
         if X_grad.shape[0] > 0:
             matmul_nn(settings.beta, tile, W, 0.0, X_grad[first:last])
         matmul_tn(settings.beta, tile, X[first:last], 0.0 if first == start else 1.0, W_grad)

@@ -3,9 +3,11 @@
 import functools
 import statistics
 import time
+import warnings
 
 import numpy as np
 from numba import njit
+from sklearn.exceptions import ConvergenceWarning
 
 from fastml.runtime import run_blocks, run_tasks, thread_count
 
@@ -42,6 +44,34 @@ def compare(functions, rounds):
                 function()
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def timed(function, repeats=1):
+    """Result, and the least seconds of a call."""
+    best = np.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            result = function()
+        best = min(best, time.perf_counter() - start)
+    return result, best
+
+
+def print_comparisons(comparisons, wanted):
+    """Print the median of three ratios for each comparison whose name holds one of the ``wanted`` words.
+
+    A comparison is (function, data, options); the function gives seconds of the peer, seconds of fastml, a note.
+    """
+    print(f"{N_THREADS} threads")
+    for name, (function, data, options) in comparisons.items():
+        if wanted and not any(word in name for word in wanted):
+            continue
+        arrays = data()
+        results = sorted((function(*arrays, **options) for _ in range(3)), key=lambda r: r[0] / r[1])
+        theirs, ours, note = results[1]
+        ratios = ", ".join(f"{r[0] / r[1]:.1f}" for r in results)
+        print(f"{name:40} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:5.1f}x  (all: {ratios})  {note}", flush=True)
 
 
 @njit(nogil=True, fastmath={"contract"})

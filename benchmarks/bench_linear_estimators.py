@@ -5,31 +5,16 @@ same comparisons run once each, and assert what is compared.
 """
 
 import sys
-import time
-import warnings
 
 import numpy as np
 import pytest
 from _data import bibtex, california_housing
-from _peers import N_THREADS
-from sklearn.exceptions import ConvergenceWarning
+from _peers import print_comparisons, timed
 from sklearn.linear_model import HuberRegressor, LogisticRegression, Ridge, SGDRegressor
 from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from fastml import LinearRegressor, LogisticClassifier
-
-
-def timed(function, repeats=1):
-    """Result, and the least seconds of a call."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            result = function()
-        best = min(best, time.perf_counter() - start)
-    return result, best
 
 
 def logistic_objective(coef, intercept, X, Y, alpha):
@@ -120,18 +105,5 @@ def test_comparison(benchmark, small, name):
     benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
 
 
-def main(wanted):
-    """Print the median of three ratios for each comparison whose name holds one of the ``wanted`` words."""
-    print(f"{N_THREADS} threads")
-    for name, (function, data, options) in COMPARISONS.items():
-        if wanted and not any(word in name for word in wanted):
-            continue
-        arrays = data()
-        results = sorted((function(*arrays, **options) for _ in range(3)), key=lambda r: r[0] / r[1])
-        theirs, ours, note = results[1]
-        ratios = ", ".join(f"{r[0] / r[1]:.1f}" for r in results)
-        print(f"{name:40} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:5.1f}x  (all: {ratios})  {note}", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_comparisons(COMPARISONS, sys.argv[1:])

@@ -5,27 +5,15 @@ same comparisons run once each, and assert what is compared.
 """
 
 import sys
-import time
-import warnings
 
 import numpy as np
 import pytest
 from _data import banking77, fashion_mnist
-from _peers import N_THREADS, torch, use_all_threads
-from sklearn.exceptions import ConvergenceWarning
+from _peers import print_comparisons, timed, torch, use_all_threads
 from sklearn.linear_model import LogisticRegression
 
 from fastml import SoftmaxClassifier
 from fastml.optim import Adam
-
-
-def timed(function):
-    """Result and seconds."""
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        result = function()
-    return result, time.perf_counter() - start
 
 
 def objective(model, X, y, alpha):
@@ -140,18 +128,5 @@ def test_comparison(benchmark, small, name):
     benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
 
 
-def main(wanted):
-    """Print the median of three ratios for each comparison whose name holds one of the ``wanted`` words."""
-    print(f"{N_THREADS} threads")
-    for name, (function, data, options) in COMPARISONS.items():
-        if wanted and not any(word in name for word in wanted):
-            continue
-        arrays = data()
-        results = sorted((function(*arrays, **options) for _ in range(3)), key=lambda r: r[0] / r[1])
-        theirs, ours, note = results[1]
-        ratios = ", ".join(f"{r[0] / r[1]:.1f}" for r in results)
-        print(f"{name:40} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:5.1f}x  (all: {ratios})  {note}", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_comparisons(COMPARISONS, sys.argv[1:])

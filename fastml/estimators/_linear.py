@@ -15,7 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, validat
 
 from fastml._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 from fastml.estimators._fitting import CallbackTasks, unchanged_on_error
-from fastml.estimators._targets import combined_weight, is_matrix, split_rows
+from fastml.estimators._targets import is_matrix, split_rows
 from fastml.functional._sparse import canonical_csr, check_structure
 from fastml.functional._validate import canonical
 from fastml.optim import SGD, Adam, InverseTimeDecay, Optimizer
@@ -42,7 +42,7 @@ def has_batches(estimator):
 class LinearModel(CallbackSupportMixin, BaseEstimator):
     """Base of the linear estimators.
 
-    A subclass says what its targets are (``_encode``, ``_weigh``, ``_target``, ``_strata``), which loss they have
+    A subclass says what its targets and weights are (``_encode``, ``_target``, ``_strata``), which loss they have
     (``_settings``, ``_blind_loss``), and how ``coef_`` and ``intercept_`` stand for the K rows of coefficients that
     are trained (``_inward``, ``_outward``). "Known" are the attributes that describe the targets, such as
     ``{"classes_": ...}``.
@@ -131,8 +131,7 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
         """
         data = X, y, sample_weight
         X, y = self._validate(X, y, reset=True)
-        coded, known = self._encode(y, X.dtype, sample_weight)
-        weight = self._weigh(sample_weight, coded, known)
+        coded, weight, known = self._encode(y, X.dtype, sample_weight)
         random_state = check_random_state(self.random_state)
         start = self._start(known, X, coded, weight)
         self.__dict__.update(known)
@@ -150,15 +149,14 @@ class LinearModel(CallbackSupportMixin, BaseEstimator):
             self.validation_loss_curve_ = monitor.validation_losses if self.early_stopping else None
         return self
 
-    def _partial_fit(self, X, y, sample_weight, encode):
-        """One epoch over these rows; ``encode(y, dtype, is_first)`` gives the coded targets and what is known."""
+    def _partial_fit(self, X, y, encode):
+        """One epoch over these rows; ``encode(y, dtype, is_first)`` gives coded targets, weights and what is known."""
         self._validate_params()  # scikit-learn's decorator checks them in the first call only
         if self.early_stopping:
             raise ValueError("partial_fit has no rows to hold out: set early_stopping=False.")
         is_first = not hasattr(self, "coef_")
         X, y = self._validate(X, y, reset=is_first)
-        coded, known = encode(y, X.dtype, is_first)
-        weight = self._weigh(sample_weight, coded, known)
+        coded, weight, known = encode(y, X.dtype, is_first)
         start = self._start(known, X, coded, weight, go_on=not is_first)
         self.__dict__.update(known)
         problem = self._problem(X, coded, weight)
@@ -339,7 +337,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):
         def encode(y, dtype, is_first):
             return self._encode(y, dtype, sample_weight, self._known_classes(classes, y, is_first))
 
-        return self._partial_fit(X, y, sample_weight, encode)
+        return self._partial_fit(X, y, encode)
 
     def sparsify(self):
         """Convert ``coef_`` to a CSR array, which pays where L1 made most of it zero.
@@ -383,9 +381,6 @@ class LinearClassifier(ClassifierMixin, LinearModel):
                 f"classes has {len(classes)} label(s), {classes.tolist()!r}: a classifier needs at least 2."
             )
         return classes
-
-    def _weigh(self, sample_weight, coded, known):
-        return combined_weight(sample_weight, self.class_weight, coded, known["classes_"])
 
     def _check_same(self, known):
         """Raise where parameters of other classes cannot be gone on from."""

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastml.estimators._linear import LinearClassifier
-from fastml.estimators._targets import encode_classes, encode_indicators, is_matrix
+from fastml.estimators._targets import combined_weight, encode_classes, encode_indicators, is_matrix
 from fastml.functional import binary_cross_entropy, log_softmax, sigmoid, softmax
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, settings
 from fastml.training.lbfgs import minimize_lbfgs, minimize_outputs
@@ -238,12 +238,10 @@ class LogisticClassifier(LinearClassifier):
             raise ValueError(f"y has shape {y.shape}, but earlier calls had {was}: pass the same kind.")
         encode = encode_indicators if is_multilabel else encode_classes
         coded, classes = encode(y, classes, dtype)
-        return coded, {"classes_": classes, "multilabel_": is_multilabel}
-
-    def _weigh(self, sample_weight, coded, known):
-        if known["multilabel_"] and self.class_weight is not None:
+        if is_multilabel and self.class_weight is not None:
             raise ValueError("class_weight needs labels (n_samples,), not a matrix of them: use sample_weight.")
-        return super()._weigh(sample_weight, coded, known)
+        weight = combined_weight(sample_weight, self.class_weight, coded, classes)
+        return coded, weight, {"classes_": classes, "multilabel_": is_multilabel}
 
     def _check_same(self, known):
         super()._check_same(known)

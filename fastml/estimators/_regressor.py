@@ -184,7 +184,7 @@ class LinearRegressor(RegressorMixin, LinearModel):
         def encode(y, dtype, is_first):
             return self._encode(y, dtype, sample_weight, None if is_first else self._scaling)
 
-        return self._partial_fit(X, y, sample_weight, encode)
+        return self._partial_fit(X, y, encode)
 
     def predict(self, X):
         """Predictions: ``X @ coef_.T + intercept_``.
@@ -207,16 +207,17 @@ class LinearRegressor(RegressorMixin, LinearModel):
         return tags
 
     def _encode(self, y, dtype, sample_weight, scaling=None):
-        """Targets (n, K) centred and scaled, and by what: (K,) and a number."""
+        """Targets (n, K) centred and scaled, weights, and what they were centred and scaled by: (K,) and a number."""
         y = check_regression_target(y, dtype)
         columns = y.reshape(len(y), -1)
+        weight = combined_weight(sample_weight, None, columns, None)
         if scaling is None:
-            shift, scale = self._location_and_scale(columns, combined_weight(sample_weight, None, columns, None))
+            shift, scale = self._location_and_scale(columns, weight)
             scaling = {"shift": shift, "scale": scale, "n_dim": y.ndim}
         elif y.ndim != scaling["n_dim"] or columns.shape[1] != len(scaling["shift"]):
             raise ValueError(f"y has shape {y.shape}, but earlier calls had {len(scaling['shift'])} target(s).")
         coded = np.ascontiguousarray((columns - scaling["shift"]) / scaling["scale"], dtype)
-        return coded, {"_scaling": scaling}
+        return coded, weight, {"_scaling": scaling}
 
     def _location_and_scale(self, y, weight):
         share = weight / weight.sum()
@@ -226,9 +227,6 @@ class LinearRegressor(RegressorMixin, LinearModel):
         # Squares of huge ones would be infinite.
         scale = size * np.sqrt(_means(share, ((y - shift) / size) ** 2).mean())
         return shift, float(scale) or 1.0
-
-    def _weigh(self, sample_weight, coded, known):
-        return combined_weight(sample_weight, None, coded, None)
 
     def _strata(self, coded):
         return None

@@ -7,7 +7,7 @@ from scipy.sparse import issparse
 
 from fastml._sklearn_compat import Interval
 from fastml.estimators._linear import LinearClassifier
-from fastml.estimators._targets import encode_classes
+from fastml.estimators._targets import combined_weight, encode_classes
 from fastml.functional import log_softmax, softmax
 from fastml.kernels._loss_tile import SOFTMAX, settings
 
@@ -219,7 +219,8 @@ class SoftmaxClassifier(LinearClassifier):
         if issparse(y):
             raise TypeError("y must be dense: pass y.toarray().")
         coded, classes = encode_classes(y, classes, dtype)
-        return coded, {"classes_": classes}
+        weight = combined_weight(sample_weight, self.class_weight, coded, classes)
+        return coded, weight, {"classes_": classes}
 
     def _strata(self, coded):
         return coded if coded.ndim == 1 else coded.argmax(axis=1)

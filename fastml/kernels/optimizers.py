@@ -40,13 +40,13 @@ def checked_update(w, g, first, second, rule, rate, step, hyper):
 
 
 @kernel
-def sum_of_squares(start, stop, block, g, sums):
-    """Sum of squares of g[start:stop], in double precision, to ``sums`` at the block's place."""
+def sum_of_squares(start, stop, g, result):
+    """``result`` (1,): sum of squares of g[start:stop], in double precision."""
     total, part = 0.0, g[start:stop]
     for i in range(part.shape[0]):
         value = np.float64(part[i])  # float() of a float32 is a float32 to Numba
         total += value * value
-    sums[start // block] = total
+    result[0] = total
 
 
 @kernel

@@ -192,7 +192,7 @@ class Optimizer(ABC, BaseEstimator):
             if self.max_grad_norm is None:
                 checks.non_finite(start, stop, arrays[i][1], found)
             else:
-                kernels.sum_of_squares(start, stop, stop, arrays[i][1], sums[k])
+                kernels.sum_of_squares(start, stop, arrays[i][1], sums[k])
 
         if self.max_grad_norm is not None or not get_config()["assume_finite"]:
             run_tasks(sweep, len(tasks), threads)

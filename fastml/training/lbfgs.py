@@ -227,21 +227,21 @@ class _Outputs:
         coef, intercept = self.problem.split(values)
         return np.column_stack([coef.T if self.problem.is_sparse else coef, intercept])
 
-    def values(self):
-        """The trial points as a vector of parameters."""
-        return self.problem.join(self.trial[:, :-1], self.trial[:, -1])
-
-    def penalty(self):
-        """Of the trial points."""
-        W = self.trial[:, :-1]
-        return 0.5 * self.l2 * np.einsum("kj,kj->k", W, W).sum(dtype=np.float64)
-
     def evaluate(self):
         """Objective at the trial points, and these as a vector; keeps the gradients."""
-        values, grad = self.values(), np.empty(self.trial.size, self.problem.dtype)
+        values, grad = _joined(self.problem, self.trial), np.empty(self.trial.size, self.problem.dtype)
         loss = self.problem.loss_grad(values, grad)
         self.grad = self._by_output(grad)
-        return loss + self.penalty(), values
+        return loss + self._penalty(self.trial), values
+
+    def objective(self, chosen):
+        """At the trial points of some of the outputs."""
+        problem, trial = self.problem.of_outputs(chosen), self.trial[chosen]
+        return problem.loss(_joined(problem, trial)) + self._penalty(trial)
+
+    def _penalty(self, trial):
+        W = trial[:, :-1]
+        return 0.5 * self.l2 * np.einsum("kj,kj->k", W, W).sum(dtype=np.float64)
 
     def advance(self):
         """To the next trial points; returns which outputs are not done."""
@@ -259,9 +259,10 @@ class _Outputs:
         other.trial, other.grad = self.trial[chosen], self.grad[chosen]
         return other
 
-    def objective(self):
-        """At the trial points."""
-        return self.problem.loss(self.values()) + self.penalty()
+
+def _joined(problem, by_output):
+    """A vector of parameters from coefficients and intercepts (K, d + 1)."""
+    return problem.join(by_output[:, :-1], by_output[:, -1])
 
 
 def minimize_outputs(problem, values, *, l2, max_iter, tol, on_iteration):
@@ -269,27 +270,26 @@ def minimize_outputs(problem, values, *, l2, max_iter, tol, on_iteration):
 
     ``on_iteration`` sees the lowest objective so far, and the points at which the outputs look at the moment.
     """
-    whole = work = _Outputs(problem, values, l2, tol)
-    where, settled, best, is_stopped = np.arange(problem.n_outputs), 0.0, np.inf, False
+    work = _Outputs(problem, values, l2, tol)
+    where, trial = np.arange(problem.n_outputs), work.trial.copy()
+    settled, best, is_stopped = 0.0, np.inf, False
     with blas_limited():
         for n_done in range(max_iter + 1):
             loss, values = work.evaluate()
-            best = min(best, settled + loss)
-            if work is not whole:
-                whole.trial[where] = work.trial
-                values = whole.values()
-            is_stopped = n_done > 0 and on_iteration(best, values)
+            best, trial[where] = min(best, settled + loss), work.trial
+            is_stopped = n_done > 0 and on_iteration(
+                best, values if len(where) == len(trial) else _joined(problem, trial)
+            )
             is_active = work.advance()
             if is_stopped or not is_active.any():
                 break
             if is_active.sum() <= _FEW * len(is_active):
-                done = work.part(~is_active)
-                settled += done.objective()
-                whole.trial[where[~is_active]] = done.trial
+                settled += work.objective(~is_active)
+                trial[where] = work.trial
                 where, work = where[is_active], work.part(is_active)
-    whole.trial[where] = work.points()
+    trial[where] = work.points()
     is_done = is_stopped or not is_active.any()
-    return whole.values(), None if is_done else f"lbfgs stopped early after {max_iter} iterations. {_CURE}"
+    return _joined(problem, trial), None if is_done else f"lbfgs stopped early after {max_iter} iterations. {_CURE}"
 
 
 def minimize_absolute(problem, values, *, l2, max_iter, tol, on_iteration):

@@ -150,15 +150,15 @@ def test_nan_stays_where_it_is(rule, settings, dtype):
 @pytest.mark.parametrize("n", [1, 7, 64, 1000])
 def test_sum_of_squares(n, dtype):
     g = np.random.default_rng(2).standard_normal(n).astype(dtype)
-    sums = np.full(-(-n // 64), np.nan)
-    for start in range(0, n, 64):
-        kernels.sum_of_squares(start, min(start + 64, n), 64, g, sums)
+    sums = np.full((-(-n // 64), 1), np.nan)
+    for k, start in enumerate(range(0, n, 64)):
+        kernels.sum_of_squares(start, min(start + 64, n), g, sums[k])
     np.testing.assert_allclose(sums.sum(), (g.astype(np.float64) ** 2).sum(), rtol=1e-13)
 
 
 def test_sum_of_squares_does_not_overflow_in_single_precision():
     sums = np.zeros(1)
-    kernels.sum_of_squares(0, 2, 64, np.array([1e30, 1e30], np.float32), sums)
+    kernels.sum_of_squares(0, 2, np.array([1e30, 1e30], np.float32), sums)
     np.testing.assert_allclose(sums, 2e60, rtol=1e-6)
 
 

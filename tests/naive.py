@@ -237,6 +237,65 @@ class SoftmaxTraining:
         return loss
 
 
+# ---------------------------------------------------------------------------------------------- WALS
+
+
+def stored(array):
+    """Where a sparse matrix stores an entry, as booleans; stored zeros too."""
+    array = scipy.sparse.coo_array(array)
+    result = np.zeros(array.shape, bool)
+    result[array.coords] = True
+    return result
+
+
+def wals_penalties(X, regularization, unobserved_weight, regularization_exponent):
+    """lambda n_u^nu of each row, n_u = entries of u + a0 I."""
+    n = stored(X).sum(axis=1) + unobserved_weight * X.shape[1]
+    return regularization * n**regularization_exponent
+
+
+def wals_objective(X, W, H, *, regularization, unobserved_weight, regularization_exponent):
+    """Implicit feedback: its three parts, observed, unobserved and regularization; X has the weights c."""
+    c, scores, settings = _dense(X), _dense(W) @ _dense(H).T, (unobserved_weight, regularization_exponent)
+    penalties = wals_penalties(X, regularization, *settings), wals_penalties(X.T, regularization, *settings)
+    squares = (_dense(W) ** 2).sum(axis=1), (_dense(H) ** 2).sum(axis=1)
+    penalty = penalties[0] @ squares[0] + penalties[1] @ squares[1]
+    return (c * (scores - 1) ** 2).sum(), unobserved_weight * (scores**2).sum(), penalty
+
+
+def wals_users(X, H, *, regularization, unobserved_weight, regularization_exponent):
+    """The users' factors that minimise it given the items: (sum_S c h h' + a0 H'H + lambda n_u^nu) w = sum_S c h."""
+    c, H = _dense(X), _dense(H)
+    penalties = wals_penalties(X, regularization, unobserved_weight, regularization_exponent)
+    return np.array([
+        np.linalg.solve((H.T * (c_u + unobserved_weight)) @ H + penalty * np.eye(H.shape[1]), H.T @ c_u)
+        if c_u.any() else np.zeros(H.shape[1])
+        for c_u, penalty in zip(c, penalties, strict=True)
+    ])  # fmt: skip
+
+
+def ratings_objective(X, W, H, b, d, mean, *, regularization, regularization_exponent, weights=None):
+    """Explicit feedback: the same parts; X has the ratings, biases b and d are regularised as factors are."""
+    residual = _dense(W) @ _dense(H).T + _dense(b)[:, None] + _dense(d) + mean - _dense(X)
+    c = stored(X) if weights is None else _dense(weights)
+    squares = (_dense(W) ** 2).sum(axis=1) + _dense(b) ** 2, (_dense(H) ** 2).sum(axis=1) + _dense(d) ** 2
+    penalties = [wals_penalties(side, regularization, 0, regularization_exponent) for side in (X, X.T)]
+    return (c * residual**2).sum(), 0.0, penalties[0] @ squares[0] + penalties[1] @ squares[1]
+
+
+def ratings_users(X, H, d, mean, *, regularization, regularization_exponent, weights=None):
+    """The users' factors and biases that minimise it given the items: ridge regression on (h_i, 1) of each row."""
+    c = (stored(X) if weights is None else _dense(weights)) * 1.0
+    x, targets = np.column_stack([_dense(H), np.ones(len(H))]), _dense(X) - _dense(d) - mean
+    penalties = wals_penalties(X, regularization, 0, regularization_exponent)
+    solved = np.array([
+        np.linalg.solve((x.T * c_u) @ x + penalty * np.eye(x.shape[1]), x.T @ (c_u * t_u))
+        if c_u.any() else np.zeros(x.shape[1])
+        for c_u, t_u, penalty in zip(c, targets, penalties, strict=True)
+    ])  # fmt: skip
+    return solved[:, :-1], solved[:, -1]
+
+
 # ---------------------------------------------------------------------------------------------- tools
 
 
@@ -249,3 +308,62 @@ def finite_differences(function, x, step=1e-6):
         down[i] -= step
         gradient[i] = (function(up) - function(down)) / (2 * step)
     return gradient
+
+
+# ---------------------------------------------------------------------------------------------- rankings
+
+
+def top_k(queries, items, k, exclude=None):
+    """Ids and scores of the k largest inner products, ties by lower id, then -1 and -inf."""
+    scores = _dense(queries) @ _dense(items).T
+    ids = np.full((len(scores), k), -1)
+    best = np.full((len(scores), k), -np.inf)
+    for i, row in enumerate(scores):
+        excluded = set() if exclude is None else set(exclude.tocsr()[[i]].indices.tolist())
+        order = [j for j in np.argsort(-row, kind="stable").tolist() if j not in excluded][:k]
+        ids[i, : len(order)], best[i, : len(order)] = order, row[order]
+    return ids, best
+
+
+def _hits(ranked_ids, relevant, k):
+    """For each row, whether the item at each of the first k ranks is relevant, and how many items are."""
+    for ranked, row in zip(np.asarray(ranked_ids)[:, :k], _dense(relevant), strict=True):
+        items = set(np.flatnonzero(row).tolist())
+        yield [item in items for item in ranked.tolist()], len(items)
+
+
+def precision(ranked_ids, relevant, k):
+    """Hits / k."""
+    return np.array([sum(hits) / k for hits, n in _hits(ranked_ids, relevant, k)])
+
+
+def recall(ranked_ids, relevant, k):
+    """Hits / number relevant; 0 where nothing is relevant, as all metrics."""
+    return np.array([sum(hits) / n if n else 0.0 for hits, n in _hits(ranked_ids, relevant, k)])
+
+
+def hit_rate(ranked_ids, relevant, k):
+    """1 if there is a hit."""
+    return np.array([float(any(hits)) for hits, n in _hits(ranked_ids, relevant, k)])
+
+
+def reciprocal_rank(ranked_ids, relevant, k):
+    """1 / rank of the first hit, ranks from 1; 0 without one."""
+    return np.array([1 / (1 + hits.index(True)) if any(hits) else 0.0 for hits, n in _hits(ranked_ids, relevant, k)])
+
+
+def average_precision(ranked_ids, relevant, k):
+    """Sum over the hits of the precision at their rank / min(k, number relevant)."""
+    return np.array([
+        sum(sum(hits[: j + 1]) / (j + 1) for j in range(k) if hits[j]) / min(k, n) if n else 0.0
+        for hits, n in _hits(ranked_ids, relevant, k)
+    ])  # fmt: skip
+
+
+def ndcg(ranked_ids, relevant, k):
+    """Sum over the hits of 1 / log2(rank + 1) / the same for hits at the first min(k, number relevant) ranks."""
+    gains = [1 / np.log2(j + 2) for j in range(k)]
+    return np.array([
+        sum(gains[j] for j in range(k) if hits[j]) / sum(gains[: min(k, n)]) if n else 0.0
+        for hits, n in _hits(ranked_ids, relevant, k)
+    ])  # fmt: skip

@@ -12,6 +12,14 @@ from fastml.functional._pointwise import (
     squared_error,
     squared_error_grad,
 )
+from fastml.functional._ranking import (
+    average_precision,
+    hit_rate,
+    ndcg,
+    precision,
+    recall,
+    reciprocal_rank,
+)
 from fastml.functional._softmax import (
     kl_divergence,
     kl_divergence_grad,
@@ -21,12 +29,15 @@ from fastml.functional._softmax import (
     softmax_cross_entropy,
     softmax_cross_entropy_grad,
 )
+from fastml.functional._top_k import top_k
 
 __all__ = [
     "absolute_error",
     "absolute_error_grad",
+    "average_precision",
     "binary_cross_entropy",
     "binary_cross_entropy_grad",
+    "hit_rate",
     "huber",
     "huber_grad",
     "kl_divergence",
@@ -35,6 +46,10 @@ __all__ = [
     "linear_softmax_cross_entropy_grad",
     "log_softmax",
     "log_sum_exp",
+    "ndcg",
+    "precision",
+    "recall",
+    "reciprocal_rank",
     "sigmoid",
     "sigmoid_grad",
     "softmax",
@@ -44,4 +59,5 @@ __all__ = [
     "squared_error_grad",
     "tanh",
     "tanh_grad",
+    "top_k",
 ]

@@ -107,20 +107,42 @@ class _KernelCache(NullCache):
         return key, Path(cache_folder(), f"{short}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc")
 
 
-def kernel(function):
-    """Compile ``function`` on its first call, or load its machine code from the cache."""
-    compiled = njit(no_cfunc_wrapper=True, **_OPTIONS)(function)
+def _compiled(function, **options):
+    compiled = njit(no_cfunc_wrapper=True, **_OPTIONS, **options)(function)
     if not config.DISABLE_JIT and cache_folder() is not None:
         compiled._cache = _KernelCache(function)
     return compiled
 
 
+def _inlined(function, **options):
+    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **{**_OPTIONS, **options})(function)
+
+
+def kernel(function):
+    """Compile ``function`` on its first call, or load its machine code from the cache."""
+    return _compiled(function)
+
+
 def point(function):
     """Compile ``function`` into each kernel that calls it; called from elsewhere it is plain Python."""
-    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return _inlined(function)
 
 
 def exact_point(function):
     """A ``point`` whose arithmetic keeps its order and its divisions, for tricks that live on rounding errors."""
-    options = {**_OPTIONS, "fastmath": {"contract"}}
-    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **options)(function)
+    return _inlined(function, fastmath={"contract"})
+
+
+def uncounted_kernel(function):
+    """A ``kernel`` that allocates nothing, and whose slices are therefore not counted.
+
+    Numba counts the references to an array at each slice, and threads that slice the same array wait for each other
+    at its counter: longer than a row of WALS takes. A ``point`` that returns an array must be of the same kind as the
+    kernel that calls it.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def uncounted_point(function):
+    """A ``point`` for an ``uncounted_kernel``."""
+    return _inlined(function, _nrt=False)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastml.display._loss_curve import _check_has_loss_curve, _fitted_model
+from fastml.display._loss_curve import _check_has_loss_curve, _fitted_model, _total_loss
 
 MIN_EPOCHS = 5  # a shorter curve has no shape
 NEGLIGIBLE = 0.01  # of the starting loss: a change that does not matter
@@ -149,7 +149,7 @@ def _curves(model):
     if hasattr(model, "multilabel_") and n_classes > 2:
         n_classes = 1  # a sum over independent outputs: what it is without knowledge depends on the data
     return _Curves(
-        np.asarray(model.loss_curve_, np.float64),
+        _total_loss(model),
         None if validation is None or len(validation) == 0 else np.asarray(validation, np.float64),
         n_classes,
         getattr(model, "max_iter", None) or 0,

@@ -23,6 +23,12 @@ def _check_has_loss_curve(model):
         raise TypeError(f"{type(model).__name__} has no loss_curve_: only iteratively trained estimators record one.")
 
 
+def _total_loss(model):
+    """The loss after each epoch: the sum of its parts where they are told apart."""
+    curve = np.asarray(model.loss_curve_, np.float64)
+    return curve.sum(axis=1) if curve.ndim == 2 else curve
+
+
 def _as_list(value):
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -169,7 +175,7 @@ class LossCurveDisplay:
         for model in models:
             _check_has_loss_curve(model)
         display = cls(
-            loss_curves=[model.loss_curve_ for model in models],
+            loss_curves=[_total_loss(model) for model in models],
             validation_loss_curves=[getattr(model, "validation_loss_curve_", None) for model in models],
             names=_class_names(models),
             loss_name="Loss (nats)" if all(hasattr(model, "classes_") for model in models) else "Loss",

@@ -3,5 +3,6 @@
 from fastml.estimators._logistic import LogisticClassifier
 from fastml.estimators._regressor import LinearRegressor
 from fastml.estimators._softmax import SoftmaxClassifier
+from fastml.estimators._wals import WALS
 
-__all__ = ["LinearRegressor", "LogisticClassifier", "SoftmaxClassifier"]
+__all__ = ["WALS", "LinearRegressor", "LogisticClassifier", "SoftmaxClassifier"]

@@ -56,8 +56,9 @@ class WALS(FactorModel):
     regularization_exponent : float, default=1.0
         nu above: 0 regularises all alike, 1 in proportion to their entries.
     solver : {"auto", "cholesky", "cg", "block"}, default="auto"
-        "cholesky" solves each system exactly, "cg" does a few steps of conjugate gradient, "block" solves for
-        ``block_size`` factors at a time. "auto" picks by ``n_factors``.
+        "cholesky" solves each system exactly, "cg" takes three steps of conjugate gradient from where the factors
+        were, "block" solves for ``block_size`` factors at a time. "auto" is "cholesky" up to 16 factors, where it
+        costs about as much, and "cg" beyond.
     block_size : int, default=64
         Factors that "block" solves for at once.
     max_iter : int, default=16

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastml.kernels._blas import matmul_nt
-from fastml.kernels._jit import kernel, point
+from fastml.kernels._jit import uncounted_kernel, uncounted_point
 from fastml.kernels._rows import fill
 
 
@@ -42,13 +42,13 @@ def scratch_for(rows, width, dtype):
     return Scratch(np.empty((rows, width), dtype), np.empty(rows, np.int64), np.empty(width // 8, dtype), found)
 
 
-@point
+@uncounted_point
 def is_worse(score, item, other_score, other_item):
     """Whether an item comes after another in a ranking."""
     return (score < other_score) | ((score == other_score) & (item > other_item))
 
 
-@point
+@uncounted_point
 def sift_down(scores, ids, size, score, item):
     """Put an item in the place of the worst one of the heap ``scores[:size]``."""
     hole, child = 0, 1
@@ -62,7 +62,7 @@ def sift_down(scores, ids, size, score, item):
     scores[hole], ids[hole] = score, item
 
 
-@point
+@uncounted_point
 def sort_heap(scores, ids):
     """From a heap to best first: the worst goes to the end of what is left, again and again."""
     for end in range(len(scores) - 1, 0, -1):
@@ -71,7 +71,7 @@ def sort_heap(scores, ids):
         sift_down(scores, ids, end, score, item)
 
 
-@point
+@uncounted_point
 def largest_of_eight(z, peaks, floor):
     """``peaks[j]`` is the largest of entry j of each eighth of ``z``; returns how many are above ``floor``."""
     n = peaks.shape[0]
@@ -85,7 +85,7 @@ def largest_of_eight(z, peaks, floor):
     return n_above
 
 
-@point
+@uncounted_point
 def kth_largest(peaks, k):
     """The k-th largest of at least k numbers, by counting for each how many are above it: that vectorises."""
     one, zero = peaks.dtype.type(1), peaks.dtype.type(0)
@@ -98,7 +98,7 @@ def kth_largest(peaks, k):
     return result
 
 
-@point
+@uncounted_point
 def find_candidates(z, peaks, floor, found):
     """Positions in ``z`` of scores from ``floor``, into ``found``; returns how many."""
     n = peaks.shape[0]
@@ -116,7 +116,7 @@ def find_candidates(z, peaks, floor, found):
     return n_found
 
 
-@point
+@uncounted_point
 def select(z, first_item, scratch, ids, scores):
     """Let the scores ``z`` of a panel into the heap of a query."""
     peaks, found = scratch.peaks, scratch.found
@@ -134,7 +134,7 @@ def select(z, first_item, scratch, ids, scores):
             sift_down(scores, ids, len(scores), score, item)
 
 
-@point
+@uncounted_point
 def leave_out(z, first_item, indices, position, end):
     """Score -inf for the items of this panel among the sorted ``indices[position:end]``; moves ``position`` (1,) on."""
     p = position[0]
@@ -144,7 +144,7 @@ def leave_out(z, first_item, indices, position, end):
     position[0] = p
 
 
-@kernel
+@uncounted_kernel
 def top_k(start, stop, queries, items, tail, exclude, scratch, ids, scores):
     """Best items of queries start..stop: ``ids`` and ``scores`` (n, k), best first, then -1 and -inf.
 

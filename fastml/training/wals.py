@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from fastml.runtime.wals import Side, gramian, half_step, sort_rows
 
 _CG_STEPS = 3
+_FEW_FACTORS = 16  # up to here an exact half-step costs little more than three steps of conjugate gradient
 
 
 class Factors(NamedTuple):
@@ -105,10 +106,13 @@ class WALSProblem:
 
     def _how(self, n_unknowns):
         """Blocks of unknowns, or None and the number of steps of conjugate gradient."""
-        if self.solver == "cg":
+        solver = self.solver
+        if solver == "auto":
+            is_safe = self.users.unobserved_weight > 0 or self.users.ridge.any()
+            solver = "cg" if n_unknowns > _FEW_FACTORS and is_safe else "cholesky"
+        if solver == "cg":
             return None, _CG_STEPS
-        size = n_unknowns if self.solver == "cholesky" else self.block_size
-        return _blocks(n_unknowns, size), 0
+        return _blocks(n_unknowns, self.block_size if solver == "block" else n_unknowns), 0
 
     def _unobserved(self, users, items):
         a0 = self.users.unobserved_weight

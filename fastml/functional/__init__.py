@@ -1,6 +1,7 @@
 """Losses, their gradients and the functions around them: arrays in, new arrays out, nothing kept."""
 
 from fastml.functional._activations import sigmoid, sigmoid_grad, tanh, tanh_grad
+from fastml.functional._contrastive import info_nce, info_nce_grad
 from fastml.functional._linear_softmax import linear_softmax_cross_entropy, linear_softmax_cross_entropy_grad
 from fastml.functional._pointwise import (
     absolute_error,
@@ -19,6 +20,12 @@ from fastml.functional._ranking import (
     precision,
     recall,
     reciprocal_rank,
+)
+from fastml.functional._sampled import (
+    negative_sampling_loss,
+    negative_sampling_loss_grad,
+    sampled_softmax_cross_entropy,
+    sampled_softmax_cross_entropy_grad,
 )
 from fastml.functional._softmax import (
     kl_divergence,
@@ -40,6 +47,8 @@ __all__ = [
     "hit_rate",
     "huber",
     "huber_grad",
+    "info_nce",
+    "info_nce_grad",
     "kl_divergence",
     "kl_divergence_grad",
     "linear_softmax_cross_entropy",
@@ -47,9 +56,13 @@ __all__ = [
     "log_softmax",
     "log_sum_exp",
     "ndcg",
+    "negative_sampling_loss",
+    "negative_sampling_loss_grad",
     "precision",
     "recall",
     "reciprocal_rank",
+    "sampled_softmax_cross_entropy",
+    "sampled_softmax_cross_entropy_grad",
     "sigmoid",
     "sigmoid_grad",
     "softmax",

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastml.functional._memory import empty
 from fastml.functional._ranking import check_interactions, check_k
-from fastml.functional._validate import canonical, check_finite, check_floats
+from fastml.functional._validate import canonical, check_floats, check_products
 from fastml.runtime import ranking, thread_count
 
 
@@ -15,23 +15,6 @@ class TopK(NamedTuple):
 
     ids: np.ndarray
     scores: np.ndarray
-
-
-def _reach(array, name):
-    """The largest size of a number; it is finite where all are."""
-    reach = max(float(array.max()), -float(array.min()))
-    if not np.isfinite(reach):
-        check_finite(array, name)
-    return reach
-
-
-def _check_products(queries, items):
-    """Refuse what might overflow, in any order of summation: a kernel that compares scores knows no NaN."""
-    dtype = queries.dtype
-    bound = _reach(queries, "queries") * _reach(items, "items") * queries.shape[1]
-    if not bound < float(np.finfo(dtype).max) / 2:
-        cure = "scale them down" if dtype == np.float64 else "scale them down, or pass float64 arrays"
-        raise ValueError(f"queries, items: their products can reach {bound:.1e} and overflow {dtype}; {cure}.")
 
 
 def top_k(queries, items, k, *, exclude=None):
@@ -93,7 +76,7 @@ def top_k(queries, items, k, *, exclude=None):
     exclude = None if exclude is None else check_interactions(exclude, "exclude", *shape)
     dtype = np.result_type(queries.dtype, items.dtype)
     queries, items = canonical(queries, dtype), canonical(items, dtype)
-    _check_products(queries, items)
+    check_products(queries, items, ("queries", "items"))  # a kernel that compares scores knows no NaN
     ids, scores = empty((len(queries), k), np.int64), empty((len(queries), k), dtype)
     ranking.top_k(queries, items, exclude, thread_count(), ids, scores)
     return TopK(ids, scores)

@@ -231,3 +231,20 @@ def check_fraction(value, dtype, name="label_smoothing"):
     if not (number >= 0 and np.dtype(dtype).type(number) < 1):  # in single precision 1 - 1e-9 is one
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}.")
     return np.dtype(dtype).type(number)
+
+
+def _reach(array, name):
+    """The largest size of a number; it is finite where all are."""
+    reach = max(float(array.max()), -float(array.min()))
+    if not math.isfinite(reach):
+        check_finite(array, name)
+    return reach
+
+
+def check_products(a, b, names, factor=1.0):
+    """Refuse rows whose inner products times ``factor`` might overflow, in any order of summation."""
+    dtype, factor = a.dtype, max(float(factor), 1.0)
+    bound = _reach(a, names[0]) * _reach(b, names[1]) * a.shape[1] * factor
+    if not bound < float(np.finfo(dtype).max) / 2:
+        cure = "scale them down" if dtype == np.float64 else "scale them down, or pass float64 arrays"
+        raise ValueError(f"{', '.join(names)}: their products can reach {bound:.1e} and overflow {dtype}; {cure}.")

@@ -10,7 +10,7 @@ from fastml.kernels._jit import cache_folder
 from fastml.kernels._machine import cpu_features, cpu_name, llvm_version
 from fastml.runtime import thread_count
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl", "numba", "llvmlite", "matplotlib")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl", "numba", "llvmlite", "matplotlib", "pyarrow")
 _VECTOR_FEATURES = ("sse2", "avx", "avx2", "fma", "avx512", "neon", "sve")
 
 

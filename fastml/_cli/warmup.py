@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastml import LinearRegressor, LogisticClassifier, SoftmaxClassifier, functional
+from fastml import WALS, LinearRegressor, LogisticClassifier, SoftmaxClassifier, functional
 from fastml._cli.progress import Progress
 from fastml.kernels._jit import cache_folder
 from fastml.optim import Adam
@@ -47,6 +47,8 @@ def _steps(dtype):
         yield f"softmax cross-entropy, {many} classes, {precision}", _losses(logits)
     yield f"losses of single outputs, {precision}", _output_losses(X)
     yield f"optimizers, {precision}", _update(X)
+    for solver in ("cg", "block"):
+        yield f"WALS, {solver}, {precision}", _recommend(solver, sparse.csr_array(np.abs(X)))
 
 
 def _labels(n_classes):
@@ -63,6 +65,11 @@ def _fit(kind, solver, X):
         getattr(model, "predict_proba", model.predict)(X)
 
     return action
+
+
+def _recommend(solver, X):
+    model = WALS(n_factors=2, solver=solver, max_iter=1, random_state=0)
+    return lambda: model.fit(X).score(X)
 
 
 def _output_losses(X):

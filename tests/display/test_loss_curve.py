@@ -157,3 +157,9 @@ def test_what_cannot_be_drawn(axes):
     with pytest.raises(ValueError, match="name has 2 entries for 1 estimators"):
         LossCurveDisplay.from_estimator(Learner().fit(X, y), ax=axes, name=["a", "b"])
     assert not axes.lines
+
+
+def test_parts_of_a_loss_are_added_up(axes):
+    model = Learner().fit(X, y)
+    model.loss_curve_ = np.array([[3.0, 2.0, 1.0], [2.0, 1.0, 0.5]])
+    assert LossCurveDisplay.from_estimator(model, ax=axes).lines_[0].get_ydata().tolist() == [6.0, 3.5]

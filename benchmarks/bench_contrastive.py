@@ -130,10 +130,8 @@ def main(words):
             seconds = compare(functions, rounds=3 if n > 8192 else 9)
             print(f"{n} x {d}, directions: {directions}")
             for name, median in seconds.items():
-                rate = 6 * n * n * d / median / 1e9
-                print(
-                    f"  {name:14} {1e3 * median:9.2f} ms {median / seconds['fastml']:6.2f}x {rate / sgemm:5.2f} of sgemm"
-                )
+                ratio, share = median / seconds["fastml"], 6 * n * n * d / median / 1e9 / sgemm
+                print(f"  {name:14} {1e3 * median:9.2f} ms {ratio:6.2f}x {share:5.2f} of sgemm", flush=True)
 
 
 if __name__ == "__main__":

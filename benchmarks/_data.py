@@ -1,4 +1,4 @@
-"""Real data to measure on, read in place; a benchmark that needs a set that is not there is skipped."""
+"""Data to measure on. Real sets are read in place; a benchmark that needs one that is not there is skipped."""
 
 import csv
 import functools
@@ -78,6 +78,43 @@ def california_housing():
     table = np.random.default_rng(0).permutation(np.array(rows))
     X, y = table[:, :-1], table[:, -1]
     return ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32), y
+
+
+@functools.cache
+def gowalla():
+    """Check-ins of users (rows) at places, CSR float32 of ones, for training and testing."""
+    folder, n_places, parts = _present("gowalla"), 40_981, []
+    for part in ("train", "test"):
+        with gzip.open(folder / f"{part}.txt.gz", "rt") as file:
+            rows = [np.array(line.split()[1:], np.int32) for line in file]  # a line: the user, then places
+        parts.append(_indicators([np.unique(row) for row in rows], n_places, np.float32))
+    return parts
+
+
+@functools.cache
+def interactions(n_entries, shape, n_groups=20, own_share=0.6):
+    """Made-up users x items, CSR float32 of ones; a power law in rows and columns, and groups with a taste.
+
+    A user draws items by popularity: this share of them from the items of the own group, the rest from all.
+    """
+    rng, (n_users, n_items) = np.random.default_rng(0), shape
+    activity, popularity = (np.cumsum((np.arange(n) + 10.0) ** -0.8) for n in shape)
+    user_groups, item_groups = (rng.integers(n_groups, size=n) for n in shape)
+    user_ids, item_ids = (rng.permutation(n) for n in shape)
+    by_group = np.argsort(item_groups, kind="stable")
+    ends = np.cumsum(np.diff(popularity, prepend=0)[by_group])  # items as intervals, those of a group side by side
+    starts = np.append(0, ends)[np.searchsorted(item_groups[by_group], np.arange(n_groups + 1))]
+    entries = np.empty(0, np.int64)
+    while len(entries) < n_entries:
+        users = np.searchsorted(activity, activity[-1] * rng.random(n_entries))
+        groups, is_own = user_groups[users], rng.random(n_entries) < own_share
+        low, high = np.where(is_own, starts[groups], 0), np.where(is_own, starts[groups + 1], ends[-1])
+        items = by_group[np.searchsorted(ends[:-1], low + (high - low) * rng.random(n_entries), side="right")]
+        entries = np.sort(np.append(entries, user_ids[users] * n_items + item_ids[items]))
+        entries = entries[np.diff(entries, prepend=-1) > 0]  # np.unique hashes, which takes ten times as long
+    users, items = np.divmod(np.sort(rng.permutation(entries)[:n_entries]), n_items)
+    indptr = np.searchsorted(users, np.arange(n_users + 1))
+    return csr_array((np.ones(n_entries, np.float32), items.astype(np.int32), indptr.astype(np.int32)), shape=shape)
 
 
 def _indicators(columns, n_columns, dtype):

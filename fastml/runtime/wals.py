@@ -153,7 +153,7 @@ def _solved(side, system, out, loss, n_threads):
 
 
 def _singular(ridge):
-    cure = "above 0" if ridge == 0 else "or pass float64"
+    cure = "above 0" if ridge == 0 else "or, if X is float32, pass float64"
     return f"regularization is too small: the system of a row is singular to working precision. Raise it {cure}."
 
 

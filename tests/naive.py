@@ -263,12 +263,45 @@ def wals_objective(X, W, H, *, regularization, unobserved_weight, regularization
     return (c * (scores - 1) ** 2).sum(), unobserved_weight * (scores**2).sum(), penalty
 
 
+def normal_equations(H, c, t, unobserved_weight, ridge):
+    """System of one row, (sum c h h' + a0 H'H + ridge I) w = sum c t h; c is 0 where nothing is stored."""
+    H, c, t = _dense(H), _dense(c), _dense(t)
+    return (H.T * (c + unobserved_weight)) @ H + ridge * np.eye(H.shape[1]), H.T @ (c * t)
+
+
+def block_descent(A, b, x, size):
+    """A x = b, solved for some unknowns after the others, from x on; with size 1 that is coordinate descent."""
+    x = _dense(x).copy()
+    for first in range(0, len(x), size):
+        block = slice(first, first + size)
+        x[block] += np.linalg.solve(A[block, block], (b - A @ x)[block])
+    return x
+
+
+def conjugate_gradient(A, b, x, preconditioner, n_steps):
+    """A x = b, some steps from x on (Hestenes & Stiefel, 1952, with a preconditioner)."""
+    x = _dense(x)
+    r = b - A @ x
+    p = np.linalg.solve(preconditioner, r)
+    product = r @ p
+    for _ in range(n_steps):
+        if product == 0:
+            break
+        q = A @ p
+        length = product / (p @ q)
+        x, r = x + length * p, r - length * q
+        z = np.linalg.solve(preconditioner, r)
+        product, last = r @ z, product
+        p = z + product / last * p
+    return x
+
+
 def wals_users(X, H, *, regularization, unobserved_weight, regularization_exponent):
     """The users' factors that minimise it given the items: (sum_S c h h' + a0 H'H + lambda n_u^nu) w = sum_S c h."""
     c, H = _dense(X), _dense(H)
     penalties = wals_penalties(X, regularization, unobserved_weight, regularization_exponent)
     return np.array([
-        np.linalg.solve((H.T * (c_u + unobserved_weight)) @ H + penalty * np.eye(H.shape[1]), H.T @ c_u)
+        np.linalg.solve(*normal_equations(H, c_u, np.ones(len(H)), unobserved_weight, penalty))
         if c_u.any() else np.zeros(H.shape[1])
         for c_u, penalty in zip(c, penalties, strict=True)
     ])  # fmt: skip
@@ -289,11 +322,85 @@ def ratings_users(X, H, d, mean, *, regularization, regularization_exponent, wei
     x, targets = np.column_stack([_dense(H), np.ones(len(H))]), _dense(X) - _dense(d) - mean
     penalties = wals_penalties(X, regularization, 0, regularization_exponent)
     solved = np.array([
-        np.linalg.solve((x.T * c_u) @ x + penalty * np.eye(x.shape[1]), x.T @ (c_u * t_u))
+        np.linalg.solve(*normal_equations(x, c_u, t_u, 0, penalty))
         if c_u.any() else np.zeros(x.shape[1])
         for c_u, t_u, penalty in zip(c, targets, penalties, strict=True)
     ])  # fmt: skip
     return solved[:, :-1], solved[:, -1]
+
+
+# ---------------------------------------------------------------------------------------------- contrastive
+
+
+def similarities(queries, keys, similarity="cosine"):
+    """Cosines, of rows of zeros 0; or inner products."""
+    queries, keys = _dense(queries), _dense(keys)
+    if similarity == "cosine":
+        queries, keys = (x / np.where(x.any(axis=1), np.linalg.norm(x, axis=1), 1)[:, None] for x in (queries, keys))
+    return queries @ keys.T
+
+
+def info_nce(queries, keys, *, negatives=None, temperature=0.07, similarity="cosine", symmetric=False, ids=None,
+             log_q=None, sample_weight=None):  # fmt: skip
+    """Row i of keys is the positive of row i of queries, all other keys and negatives are its negatives."""
+    n, keys = len(queries), keys if negatives is None else np.vstack([keys, negatives])
+    z = similarities(queries, keys, similarity) / temperature
+    if log_q is not None:
+        z[:, : len(log_q)] -= log_q
+    if ids is not None:
+        same = np.equal.outer(np.asarray(ids), np.asarray(ids)) & ~np.eye(n, dtype=bool)
+        z[:, :n][same] = -np.inf
+    own = np.diag(z)
+    loss = np.logaddexp.reduce(z, axis=1) - own
+    if symmetric:
+        loss = (loss + np.logaddexp.reduce(z[:, :n], axis=0) - own) / 2
+    return loss if sample_weight is None else loss * sample_weight
+
+
+# ---------------------------------------------------------------------------------------------- sampled losses
+
+
+def _candidates(X, W, b, target, negatives, log_q=None, remove_accidental_hits=True):
+    """Classes (n, 1 + m), target first, and their logits - log q, of the target too; -inf for an accidental hit."""
+    target, negatives = np.asarray(target), np.asarray(negatives)
+    classes = np.column_stack([target, np.tile(negatives, (len(target), 1))])
+    z = np.take_along_axis(_linear(X, W, b) - (0 if log_q is None else _dense(log_q)), classes, axis=1)
+    if remove_accidental_hits:
+        z[:, 1:][classes[:, 1:] == target[:, None]] = -np.inf
+    return classes, z
+
+
+def sampled_softmax_cross_entropy(X, W, b, target, negatives, sample_weight=None, **options):
+    """softmax_cross_entropy among the candidates; a negative counts as often as it was drawn."""
+    _, z = _candidates(X, W, b, target, negatives, **options)
+    return softmax_cross_entropy(z, np.zeros(len(z), int), sample_weight)
+
+
+def sampled_softmax_cross_entropy_grad(X, W, b, target, negatives, sample_weight=None, **options):
+    """Gradients of the sum of the losses with respect to X, W and b (None without a b)."""
+    classes, z = _candidates(X, W, b, target, negatives, **options)
+    g = np.zeros((len(z), len(W)))
+    np.add.at(g, (np.arange(len(z))[:, None], classes), softmax_cross_entropy_grad(z, 0 * classes[:, 0], sample_weight))
+    return g @ _dense(W), g.T @ _dense(X), None if b is None else g.sum(axis=0)
+
+
+def _pair_logits(queries, keys, negatives):
+    """Logits of the key (n, 1) and, with the other sign, of the negatives (n, m): all of them are to be large."""
+    queries, keys, negatives = _dense(queries), _dense(keys), _dense(negatives)
+    return np.column_stack([(queries * keys).sum(axis=1), -np.einsum("nd,nmd->nm", queries, negatives)])
+
+
+def negative_sampling_loss(queries, keys, negatives, sample_weight=None):
+    """w_i times - log s(q.k) - sum_j log s(-q.n_j)."""
+    return _weights(sample_weight, len(keys)) * np.logaddexp(0, -_pair_logits(queries, keys, negatives)).sum(axis=1)
+
+
+def negative_sampling_loss_grad(queries, keys, negatives, sample_weight=None):
+    """Gradients of the sum of the losses with respect to queries, keys and negatives."""
+    g = -sigmoid(-_pair_logits(queries, keys, negatives)) * _weights(sample_weight, len(keys))[:, None]
+    q, pull, push = _dense(queries), g[:, :1], -g[:, 1:]
+    queries_grad = pull * _dense(keys) + np.einsum("nm,nmd->nd", push, _dense(negatives))
+    return queries_grad, pull * q, push[:, :, None] * q[:, None, :]
 
 
 # ---------------------------------------------------------------------------------------------- tools
@@ -367,3 +474,39 @@ def ndcg(ranked_ids, relevant, k):
         sum(gains[j] for j in range(k) if hits[j]) / sum(gains[: min(k, n)]) if n else 0.0
         for hits, n in _hits(ranked_ids, relevant, k)
     ])  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+
+def splitmix64(seed, step, position):
+    """Random bits number ``position`` of a step, as a Python integer (Steele, Lea & Flood, 2014)."""
+    gamma, bits = 0x9E3779B97F4A7C15, 2**64 - 1
+
+    def mix(z):
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & bits
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & bits
+        return z ^ (z >> 31)
+
+    return mix((mix((mix(seed) + step * gamma) & bits) + position * gamma) & bits)
+
+
+def alias_probability(table):
+    """Of each class of an alias table: a cell has mass 1 / C, and threshold / 2^64 is the share of its own class."""
+    share = table[:, 0] / 2.0**64
+    total = share.copy()
+    np.add.at(total, table[:, 1].astype(int), 1 - share)
+    return total / len(table)
+
+
+def inclusion_probability(q, m):
+    """Of each class to be among the first m different ones; by all sets that may be drawn so far."""
+    sets = {frozenset(): 1.0}
+    for _ in range(m):
+        longer = {}
+        for drawn, probability in sets.items():
+            left = 1 - sum(q[c] for c in drawn)
+            for c in set(range(len(q))) - drawn:
+                longer[drawn | {c}] = longer.get(drawn | {c}, 0) + probability * q[c] / left
+        sets = longer
+    return np.array([sum(p for drawn, p in sets.items() if c in drawn) for c in range(len(q))])

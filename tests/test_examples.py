@@ -1,6 +1,8 @@
-"""The script of real data: its figures are those of the guide, and it runs on the guide's made-up data."""
+"""The scripts of real data: their figures are those of the guide, and they run on made-up data."""
 
+import ast
 import doctest
+import gzip
 import importlib.util
 import re
 import warnings
@@ -8,20 +10,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
+
+from fastml.functional import ndcg, recall, top_k
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "user_guide" / "preparing_data.md").read_text(encoding="utf-8")
+WALS_PAGE = (ROOT / "docs" / "user_guide" / "wals.md").read_text(encoding="utf-8")
 DATA = ROOT.parent / "shared" / "data" / "california_housing" / "housing.csv.gz"
+GOWALLA = ROOT.parent / "shared" / "data" / "gowalla"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def script():
     pytest.importorskip("pandas")
-    spec = importlib.util.spec_from_file_location("california_housing", ROOT / "examples" / "california_housing.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("california_housing")
+
+
+@pytest.fixture(scope="module")
+def gowalla():
+    return load("gowalla")
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +68,66 @@ def test_figures_of_the_guide(script):
     assert list(told) == list(found)
     for name, errors in found.items():
         np.testing.assert_allclose(errors, told[name], atol=0.051, err_msg=name)
+
+
+def made_up_interactions(n_users=120, n_items=40):
+    rng = np.random.default_rng(0)
+    alike = rng.integers(4, size=(n_users, 1)) == np.arange(n_items) % 4
+    return csr_array((rng.random(alike.shape) < np.where(alike, 0.6, 0.05)).astype(np.float32))
+
+
+def test_gowalla_files(gowalla, tmp_path):
+    (tmp_path / "train.txt").write_text("0 2 0\n1 1\n")
+    with gzip.open(tmp_path / "test.txt.gz", "wt") as file:
+        file.write("0 1\n1\n")
+    train = gowalla.interactions(tmp_path, "train.txt")
+    test = gowalla.interactions(tmp_path, "test.txt", train.shape)
+    assert train.dtype == test.dtype == np.float32
+    np.testing.assert_array_equal(train.toarray(), [[1, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(test.toarray(), [[0, 1, 0], [0, 0, 0]])
+
+
+def test_popularity_weights(gowalla):
+    X = made_up_interactions()
+    weights = gowalla.PopularityWeights(user_power=0.5, item_power=0.25).fit_transform(X)
+    dense = X.toarray()
+    expected = dense * dense.sum(axis=1, keepdims=True) ** -0.5 * dense.sum(axis=0) ** -0.25
+    np.testing.assert_allclose(weights.toarray(), expected / expected.sum() * X.nnz, rtol=1e-5)
+    assert weights.dtype == np.float32
+
+
+def test_held_out_fifth(gowalla):
+    X = made_up_interactions()
+    kept, held = gowalla.held_out_fifth(X)
+    np.testing.assert_array_equal((kept + held).toarray(), X.toarray())
+    np.testing.assert_array_equal(np.diff(held.indptr), np.diff(X.indptr) // 5)
+
+
+def test_gowalla_search(gowalla, capsys):
+    start = {**gowalla.START, "n_factors": 2, "max_iter": 3, "unobserved_weight": 0.1}
+    best = gowalla.tune(made_up_interactions(), start, [("n_factors", [2, 4]), ("regularization", [1.0, 0.01])])
+    assert (best["n_factors"], best["regularization"]) == (4, 0.01)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_chosen_parameters_are_those_of_the_printed_search(gowalla):
+    search, best = re.search(r"```text\n(n_factors .*?)\nbest: (.*?)\n```", WALS_PAGE, flags=re.DOTALL).groups()
+    names, *rows = (line.split() for line in search.splitlines())
+    assert len(rows) == sum(len(values) for _, values in gowalla.SEARCH)
+    row = max(rows, key=lambda row: float(row[-1]))
+    assert ast.literal_eval(best) == gowalla.CHOSEN
+    assert {name: float(value) for name, value in zip(names[:-2], row[:-2], strict=True)} == gowalla.CHOSEN
+
+
+def test_gowalla_beats_popularity(gowalla):
+    if not GOWALLA.is_dir():
+        pytest.skip("the data set gowalla is not there")
+    train = gowalla.interactions(GOWALLA, "train.txt")
+    test = gowalla.interactions(GOWALLA, "test.txt", train.shape)
+    assert (train.shape, train.nnz, test.nnz) == ((29858, 40981), 810128, 217242)
+    popular = top_k(np.ones((len(train.indptr) - 1, 1)), train.sum(axis=0)[:, None], 20, exclude=train).ids
+    baseline = recall(popular, test).mean(), ndcg(popular, test).mean()
+    np.testing.assert_allclose(baseline, [0.0416, 0.0317], atol=6e-5)
+    assert (np.array(gowalla.figures(train, test, n_factors=16, max_iter=2)) > 1.3 * np.array(baseline)).all()

@@ -98,7 +98,7 @@ class WALS(FactorModel):
         b, only for explicit feedback.
     mean_ : float
         Weighted mean of the ratings; 0 for implicit feedback.
-    loss_curve_ : ndarray (n_iter_, 3)
+    loss_curve_ : ndarray (n_epochs, 3)
         The parts of the objective after each epoch, as written above: observed, unobserved (0 for explicit feedback),
         regularization. Their sum is the objective. With ``early_stopping`` it is that of the other users.
     validation_scores_ : list of float or None

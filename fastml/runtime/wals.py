@@ -95,10 +95,11 @@ class Side(NamedTuple):
     n_steps: int = 0
 
 
-def half_step(side, h, w, n_threads, loss=None):
+def half_step(side, h, w, n_threads, loss=None, known=None):
     """New factors (n_rows, f) of one side, from where ``w`` is, given the other side's ``h``.
 
-    ``loss`` (n_rows,) in double precision takes the weighted squared errors of the rows' entries.
+    ``loss`` (n_rows,) in double precision takes the weighted squared errors of the rows' entries. ``known`` is the
+    Gramian of ``h``, if the caller has it.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def half_step(side, h, w, n_threads, loss=None):
             diagonal = _diagonal(np.zeros(h.shape[1]), h.dtype)
             out = _solved(side, kernels.System(padded(h), diagonal, side.ridge), padded(w), loss, n_threads)
             return np.ascontiguousarray(out[:, : h.shape[1]])
-        values, vectors = np.linalg.eigh(gramian(h, n_threads))
+        values, vectors = np.linalg.eigh(gramian(h, n_threads) if known is None else known)
         tiny = len(values) * np.finfo(h.dtype).eps * values[-1]
         # What is left of a zero eigenvalue is noise, which the pivots of turned factors cannot tell from small ones.
         if values[0] <= tiny and ridge <= side.unobserved_weight * np.finfo(h.dtype).eps * tiny:

@@ -44,11 +44,11 @@ class _Rows:
         n = np.diff(X.indptr) + self.unobserved_weight * X.shape[1]
         self.ridge = (regularization * n**regularization_exponent).astype(X.dtype)
 
-    def solve(self, own, other, mean, how, n_threads, loss=None):
+    def solve(self, own, other, mean, how, n_threads, loss=None, known=None):
         """New factors and biases (or None) given (factors, biases) of the other side; ``how`` are blocks and steps."""
         side = Side(self.sorted, self.ridge, self.unobserved_weight, *how(own[0].shape[1] + self.is_explicit))
         if not self.is_explicit:
-            return half_step(side, other[0], own[0], n_threads, loss), None
+            return half_step(side, other[0], own[0], n_threads, loss, known), None
         rows = self.sorted.rows
         target = (self.ratings - mean - other[1][rows.indices]).astype(self.ridge.dtype)
         side = side._replace(sorted_rows=self.sorted._replace(rows=rows._replace(target=target)))
@@ -81,6 +81,7 @@ class WALSProblem:
         self.weights = np.ones_like(X.data) if weights is None else weights
         self.users = _Rows(X, self.weights, **terms)
         self.items = _Rows(*_transposed(X, self.weights), **terms)
+        self._last = None, None  # users' factors that an epoch ended with, and their Gramian: the next begins there
 
     def start(self, n_factors, init_scale, random_state):
         """Factors to begin at."""
@@ -97,12 +98,18 @@ class WALSProblem:
     def epoch(self, factors):
         """New factors of all items, then of all users; and the objective's parts, observed, unobserved, penalty."""
         users, items = (factors.users, factors.user_biases), (factors.items, factors.item_biases)
-        items = self.items.solve(items, users, factors.mean, self._how, self.n_threads)
-        loss = np.empty(len(factors.users))
-        users = self.users.solve(users, items, factors.mean, self._how, self.n_threads, loss)
+        of_users = self._gramian(users[0]) if self._last[0] is not users[0] else self._last[1]
+        items = self.items.solve(items, users, factors.mean, self._how, self.n_threads, known=of_users)
+        of_items, loss = self._gramian(items[0]), np.empty(len(users[0]))
+        users = self.users.solve(users, items, factors.mean, self._how, self.n_threads, loss, of_items)
+        self._last = users[0], self._gramian(users[0])
+        unobserved = self.users.unobserved_weight * float(np.vdot(self._last[1], of_items))
         penalty = self.users.penalty(*users) + self.items.penalty(*items)
-        parts = float(loss.sum()), self._unobserved(users[0], items[0]), penalty
-        return Factors(users[0], items[0], users[1], items[1], factors.mean), parts
+        return Factors(users[0], items[0], users[1], items[1], factors.mean), (float(loss.sum()), unobserved, penalty)
+
+    def _gramian(self, factors):
+        """Only where something is made of it."""
+        return gramian(factors, self.n_threads) if self.users.unobserved_weight > 0 else np.zeros((1, 1))
 
     def _how(self, n_unknowns):
         """Blocks of unknowns, or None and the number of steps of conjugate gradient."""
@@ -113,10 +120,6 @@ class WALSProblem:
         if solver == "cg":
             return None, _CG_STEPS
         return _blocks(n_unknowns, self.block_size if solver == "block" else n_unknowns), 0
-
-    def _unobserved(self, users, items):
-        a0 = self.users.unobserved_weight
-        return a0 * float((gramian(users, self.n_threads) * gramian(items, self.n_threads)).sum()) if a0 else 0.0
 
 
 def _blocks(n_unknowns, size):

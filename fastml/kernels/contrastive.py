@@ -69,12 +69,12 @@ def _mask(row, i, first_key, groups):
 
 
 @uncounted_point
-def _logits(first, last, first_key, last_key, pairs, tile, stats):
+def _logits(first, last, first_key, last_key, pairs, z, stats):
     """Logits of rows first..last and a panel of keys; maxima and own logits of the rows to ``stats``."""
-    lowest = np.finfo(tile.dtype).min  # of rows without a negative in this panel, whose logits are all -inf
-    matmul_nt(pairs.beta, pairs.queries[first:last], pairs.keys[first_key:last_key], 0.0, tile)
+    lowest, width = np.finfo(z.dtype).min, last_key - first_key  # of a row whose logits are all -inf here
+    matmul_nt(pairs.beta, pairs.queries[first:last], pairs.keys[first_key:last_key], 0.0, z[: last - first, :width])
     for r in range(last - first):
-        i, row = first + r, tile[r]
+        i, row = first + r, z[r][:width]  # a row of the tile, not of a slice of it: contiguous for the compiler too
         top = add_max(row, pairs.bias[first_key:last_key])
         if len(pairs.groups.group) > 0:
             _mask(row, i, first_key, pairs.groups)
@@ -86,10 +86,10 @@ def _logits(first, last, first_key, last_key, pairs, tile, stats):
 
 
 @uncounted_point
-def _exp_rows(tile, stats):
+def _exp_rows(n_rows, width, z, stats):
     """exp(z - maximum), and the sums."""
-    for r in range(tile.shape[0]):
-        row, top = tile[r], stats[0, r]
+    for r in range(n_rows):
+        row, top = z[r][:width], stats[0, r]
         total = row.dtype.type(0)
         for j in range(row.shape[0]):
             value = exp(row[j] - top)
@@ -99,20 +99,20 @@ def _exp_rows(tile, stats):
 
 
 @uncounted_point
-def _add_columns(tile, tops, totals, before):
+def _add_columns(n_rows, z, tops, totals, before):
     """Take the logits of a tile into the columns' maxima and sums; ``before`` is scratch."""
-    lowest = np.finfo(tile.dtype).min
+    lowest = np.finfo(z.dtype).min
     for j in range(len(tops)):
         before[j] = tops[j]
-    for r in range(tile.shape[0]):
-        row = tile[r]
+    for r in range(n_rows):
+        row = z[r]
         for j in range(len(tops)):
             tops[j] = maximum(tops[j], row[j])
     for j in range(len(tops)):
         tops[j] = maximum(tops[j], lowest)
         totals[j] *= exp(before[j] - tops[j])
-    for r in range(tile.shape[0]):
-        row = tile[r]
+    for r in range(n_rows):
+        row = z[r]
         for j in range(len(tops)):
             totals[j] += exp(row[j] - tops[j])
 
@@ -120,21 +120,19 @@ def _add_columns(tile, tops, totals, before):
 @uncounted_kernel
 def forward(first, last, first_key, last_key, pairs, z, stats):
     """A panel of rows first..last up to what ``backward`` needs: exponentials ``z`` and ``stats``."""
-    tile = z[: last - first, : last_key - first_key]
-    _logits(first, last, first_key, last_key, pairs, tile, stats)
-    _exp_rows(tile, stats)
+    _logits(first, last, first_key, last_key, pairs, z, stats)
+    _exp_rows(last - first, last_key - first_key, z, stats)
 
 
 @uncounted_kernel
 def forward_both(first, last, first_key, last_key, pairs, z, stats, sums):
     """As ``forward``, and takes the panel's columns of the first n keys into their ``sums`` (3, n)."""
-    tile = z[: last - first, : last_key - first_key]
-    _logits(first, last, first_key, last_key, pairs, tile, stats)
+    _logits(first, last, first_key, last_key, pairs, z, stats)
     own = min(last_key, len(pairs.queries))
     if first_key < own:
-        columns = sums[:, first_key:own]
-        _add_columns(tile, columns[0], columns[1], columns[2])
-    _exp_rows(tile, stats)
+        columns = slice(first_key, own)
+        _add_columns(last - first, z, sums[0][columns], sums[1][columns], sums[2][columns])
+    _exp_rows(last - first, last_key - first_key, z, stats)
 
 
 @uncounted_kernel
@@ -157,7 +155,8 @@ def _subtract_own(row, i, first_key, weight):
 
 
 @uncounted_point
-def _add_products(first, last, first_key, last_key, pairs, tile, queries_grad, keys_grad):
+def _add_products(first, last, first_key, last_key, pairs, z, queries_grad, keys_grad):
+    tile = z[: last - first, : last_key - first_key]
     matmul_nn(pairs.beta, tile, pairs.keys[first_key:last_key], 1.0, queries_grad[: last - first])
     matmul_tn(pairs.beta, tile, pairs.queries[first:last], 1.0, keys_grad[first_key:last_key])
 
@@ -165,32 +164,30 @@ def _add_products(first, last, first_key, last_key, pairs, tile, queries_grad, k
 @uncounted_kernel
 def backward(first, last, first_key, last_key, pairs, z, stats, lse, queries_grad, keys_grad):
     """Add what a panel has to the gradients, from what ``forward`` left; ``queries_grad`` begins at row first."""
-    tile = z[: last - first, : last_key - first_key]
     for r in range(last - first):
-        i, row = first + r, tile[r]
+        i, row = first + r, z[r][: last_key - first_key]
         scale(row, pairs.weight[i] * exp(stats[0, r] - lse[i]))
         _subtract_own(row, i, first_key, pairs.weight[i])
-    _add_products(first, last, first_key, last_key, pairs, tile, queries_grad, keys_grad)
+    _add_products(first, last, first_key, last_key, pairs, z, queries_grad, keys_grad)
 
 
 @uncounted_kernel
 def backward_both(first, last, first_key, last_key, pairs, z, stats, lse, other, queries_grad, keys_grad):
     """As ``backward`` for both directions; ``other`` (n,) are the columns' log-sum-exps."""
-    tile = z[: last - first, : last_key - first_key]
-    _logits(first, last, first_key, last_key, pairs, tile, stats)
+    _logits(first, last, first_key, last_key, pairs, z, stats)
     n_own = max(min(last_key, len(pairs.queries)) - first_key, 0)
     columns, weights = other[first_key : first_key + n_own], pairs.weight[first_key : first_key + n_own]
-    half = tile.dtype.type(0.5)
+    half = z.dtype.type(0.5)
     for r in range(last - first):
         i = first + r
-        row, w = tile[r], half * pairs.weight[i]
+        row, w = z[r][: last_key - first_key], half * pairs.weight[i]
         own, extra = row[:n_own], row[n_own:]
         for j in range(n_own):
             own[j] = w * exp(own[j] - lse[i]) + half * weights[j] * exp(own[j] - columns[j])
         for j in range(len(extra)):
             extra[j] = w * exp(extra[j] - lse[i])
         _subtract_own(row, i, first_key, w + w)
-    _add_products(first, last, first_key, last_key, pairs, tile, queries_grad, keys_grad)
+    _add_products(first, last, first_key, last_key, pairs, z, queries_grad, keys_grad)
 
 
 @uncounted_kernel

@@ -108,9 +108,7 @@ def half_step(side, h, w, n_threads, loss=None, known=None):
     """
     loss = np.empty(0) if loss is None else loss
     if side.blocks is not None and len(side.blocks) == 1:
-        w = np.zeros(
-            (0, w.shape[1]), w.dtype
-        )  # it may begin anywhere: at 0 there is nothing to subtract
+        w = np.zeros((0, w.shape[1]), w.dtype)  # it may begin anywhere: at 0 there is nothing to subtract
     ridge = side.ridge[np.diff(side.sorted_rows.rows.indptr) > 0].min(initial=np.inf)
     with blas_limited():
         if side.unobserved_weight == 0:

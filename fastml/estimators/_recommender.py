@@ -131,8 +131,8 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSup
         --------
         >>> from scipy.sparse import csr_array
         >>> from fastml import WALS
-        >>> X = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
-        >>> ids, scores = WALS(n_factors=2, random_state=0).fit(X).recommend([0, 2], k=2)
+        >>> X = csr_array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]])
+        >>> ids, scores = WALS(n_factors=2, random_state=0).fit(X).recommend([0, 3], k=2)
         >>> ids
         array([[2, 3],
                [1, 0]])

@@ -121,10 +121,10 @@ class WALS(FactorModel):
     --------
     >>> from scipy.sparse import csr_array
     >>> from fastml import WALS
-    >>> X = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
+    >>> X = csr_array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]])
     >>> model = WALS(n_factors=2, random_state=0).fit(X)
-    >>> model.predict(csr_array([[0, 0, 0, 1]]))[0, :3]
-    array([2, 1, 0])
+    >>> model.predict(csr_array([[1, 0, 0, 0, 0]]))[0, :3]
+    array([1, 2, 3])
     """
 
     _parameter_constraints = {

@@ -10,6 +10,7 @@ from fastml.functional._validate import (
     canonical,
     check_finite,
     check_floats,
+    check_losses,
     check_products,
     check_sample_weight,
     check_temperature,
@@ -19,6 +20,7 @@ from fastml.runtime import thread_count
 from fastml.runtime.contrastive import InfoNCE, normalise, normalise_grad
 
 _AXES = ("n_samples", "n_features")
+_LOGITS = "similarities / temperature - log_q"
 
 
 class InfoNCEGrad(NamedTuple):
@@ -58,10 +60,13 @@ class _Batch:
         self.pairs = Pairs(queries, keys, bias, weight, beta, _groups(ids, n))
 
     def loss(self):
-        return InfoNCE(self.pairs, self.is_symmetric, self.n_threads).loss()
+        loss = InfoNCE(self.pairs, self.is_symmetric, self.n_threads).loss()
+        check_losses(loss, _LOGITS)
+        return loss
 
     def loss_grad(self):
         loss, queries, keys = InfoNCE(self.pairs, self.is_symmetric, self.n_threads).loss_grad()
+        check_losses(loss, _LOGITS)
         if self.lengths is None:
             slope = np.einsum("nd,nd->n", queries, self.pairs.queries)
         else:

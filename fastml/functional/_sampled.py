@@ -11,6 +11,7 @@ from fastml.functional._validate import (
     check_finite,
     check_floats,
     check_labels,
+    check_losses,
     check_sample_weight,
 )
 from fastml.runtime import sampled, thread_count
@@ -91,13 +92,6 @@ class _Problem:
         self.arguments = canonical(X, dtype), self.candidates, weight, thread_count()
 
 
-def _check_losses(loss, names):
-    """Finite arguments can still have products that are not."""
-    if not np.isfinite(loss).all():
-        row = int(np.argmin(np.isfinite(loss)))
-        raise ValueError(f"{names}: the logits of row {row} overflow {loss.dtype}; scale them down, or pass float64.")
-
-
 def sampled_softmax_cross_entropy(
     X, W, b, target, *, negatives, log_q=None, remove_accidental_hits=True, sample_weight=None
 ):
@@ -167,7 +161,7 @@ def sampled_softmax_cross_entropy(
     """
     problem = _Problem(X, W, b, target, negatives, log_q, remove_accidental_hits, sample_weight)
     loss = sampled.softmax_loss(*problem.arguments)
-    _check_losses(loss, "X, W")
+    check_losses(loss, "X, W")
     return loss
 
 
@@ -232,7 +226,7 @@ def sampled_softmax_cross_entropy_grad(
     rows, table = problem.arguments[0], problem.candidates
     X_grad, used_W, used_b = np.empty_like(rows), np.empty_like(table.W), np.empty_like(table.shift)
     loss = sampled.softmax_loss_grad(*problem.arguments, X_grad, used_W, used_b)
-    _check_losses(loss, "X, W")
+    check_losses(loss, "X, W")
     W_grad, b_grad = np.zeros(problem.shape, rows.dtype), None if b is None else np.zeros(problem.shape[0], rows.dtype)
     W_grad[problem.classes] = used_W
     if b is not None:
@@ -300,7 +294,7 @@ def negative_sampling_loss(queries, keys, negatives, *, sample_weight=None):
     """
     arguments = _check_triples(queries, keys, negatives, sample_weight)
     loss = sampled.negative_sampling(*arguments, thread_count())
-    _check_losses(loss, "queries, keys, negatives")
+    check_losses(loss, "queries, keys, negatives")
     return loss
 
 
@@ -348,5 +342,5 @@ def negative_sampling_loss_grad(queries, keys, negatives, *, sample_weight=None)
     arguments = _check_triples(queries, keys, negatives, sample_weight)
     grads = tuple(empty(array.shape, array.dtype) for array in arguments[:3])
     loss = sampled.negative_sampling(*arguments, thread_count(), grads)
-    _check_losses(loss, "queries, keys, negatives")
+    check_losses(loss, "queries, keys, negatives")
     return NegativeSamplingLossGrad(loss, *grads)

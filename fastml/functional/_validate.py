@@ -248,3 +248,10 @@ def check_products(a, b, names, factor=1.0):
     if not bound < float(np.finfo(dtype).max) / 2:
         cure = "scale them down" if dtype == np.float64 else "scale them down, or pass float64 arrays"
         raise ValueError(f"{', '.join(names)}: their products can reach {bound:.1e} and overflow {dtype}; {cure}.")
+
+
+def check_losses(loss, names):
+    """Raise where finite arguments had products that are not."""
+    if not np.isfinite(loss).all():
+        row = int(np.argmin(np.isfinite(loss)))
+        raise ValueError(f"{names}: the logits of row {row} overflow {loss.dtype}; scale them down, or pass float64.")

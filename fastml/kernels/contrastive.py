@@ -21,8 +21,8 @@ import numpy as np
 
 from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import uncounted_kernel, uncounted_point
-from fastml.kernels._math import exp, log, maximum
-from fastml.kernels._rows import add_max, add_scaled, dot, fill, scale
+from fastml.kernels._math import exp, log, maximum, row_max
+from fastml.kernels._rows import add_max, add_scaled, dot, exp_shifted, fill, scale
 
 
 class Groups(NamedTuple):
@@ -78,9 +78,7 @@ def _logits(first, last, first_key, last_key, pairs, z, stats):
         top = add_max(row, pairs.bias[first_key:last_key])
         if len(pairs.groups.group) > 0:
             _mask(row, i, first_key, pairs.groups)
-            top = row[0]
-            for j in range(1, row.shape[0]):
-                top = maximum(top, row[j])
+            top = row_max(row)
         stats[0, r] = maximum(top, lowest)
         stats[2, r] = row[i - first_key] if first_key <= i < last_key else row.dtype.type(0)
 
@@ -89,13 +87,7 @@ def _logits(first, last, first_key, last_key, pairs, z, stats):
 def _exp_rows(n_rows, width, z, stats):
     """exp(z - maximum), and the sums."""
     for r in range(n_rows):
-        row, top = z[r][:width], stats[0, r]
-        total = row.dtype.type(0)
-        for j in range(row.shape[0]):
-            value = exp(row[j] - top)
-            row[j] = value
-            total += value
-        stats[1, r] = total
+        stats[1, r] = exp_shifted(z[r][:width], stats[0, r])
 
 
 @uncounted_point

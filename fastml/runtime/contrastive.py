@@ -112,7 +112,8 @@ class InfoNCE:
 
     def _losses(self):
         lse = self.lse if self.other is None else (self.lse + self.other) / 2
-        return self.pairs.weight * (lse - self.own)
+        with np.errstate(over="ignore", invalid="ignore"):  # logits that overflow are told of one floor above
+            return self.pairs.weight * (lse - self.own)
 
 
 def normalise(rows, n_threads):

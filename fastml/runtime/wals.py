@@ -107,15 +107,13 @@ def half_step(side, h, w, n_threads, loss=None, known=None):
         If the system of a row is singular.
     """
     loss = np.empty(0) if loss is None else loss
-    if side.blocks is not None and len(side.blocks) == 1:
-        w = np.zeros((0, w.shape[1]), w.dtype)  # it may begin anywhere: at 0 there is nothing to subtract
     ridge = side.ridge[np.diff(side.sorted_rows.rows.indptr) > 0].min(initial=np.inf)
     with blas_limited():
         if side.unobserved_weight == 0:
             if side.blocks is None and ridge == 0:
                 raise ValueError(_singular(ridge))
             diagonal = _diagonal(np.zeros(h.shape[1]), h.dtype)
-            out = _begin(padded(w), len(side.ridge))
+            out = _begin(side, w, padded)
             out = _solved(side, kernels.System(padded(h), diagonal, side.ridge), out, loss, n_threads)
             return np.ascontiguousarray(out[:, : h.shape[1]])
         values, vectors = np.linalg.eigh(gramian(h, n_threads) if known is None else known)
@@ -124,15 +122,19 @@ def half_step(side, h, w, n_threads, loss=None, known=None):
         if values[0] <= tiny and ridge <= side.unobserved_weight * np.finfo(h.dtype).eps * tiny:
             raise ValueError(_singular(ridge))
         basis = padded(vectors.astype(h.dtype))
-        turned = [_turned(x, basis, aligned((len(x), basis.shape[1]), x.dtype), n_threads) for x in (h, w)]
-        system = kernels.System(turned[0], _diagonal(side.unobserved_weight * values, h.dtype), side.ridge)
-        out = _solved(side, system, _begin(turned[1], len(side.ridge)), loss, n_threads)
-        return _turned(out, basis.T, np.empty((len(out), h.shape[1]), h.dtype), n_threads)
+
+        def turn(factors):
+            return _turned(factors, basis, aligned((len(factors), basis.shape[1]), h.dtype), n_threads)
+
+        system = kernels.System(turn(h), _diagonal(side.unobserved_weight * values, h.dtype), side.ridge)
+        out = _solved(side, system, _begin(side, w, turn), loss, n_threads)
+        return _turned(out, basis.T, np.empty_like(w), n_threads)
 
 
-def _begin(w, n_rows):
-    """Where the rows begin: at ``w``, or if that is empty at 0."""
-    return w if len(w) else aligned((n_rows, w.shape[1]), w.dtype)
+def _begin(side, w, prepare):
+    """Where the rows begin: an exact solution may begin anywhere, and at 0 there are no products to subtract."""
+    is_exact = side.blocks is not None and len(side.blocks) == 1
+    return padded(np.zeros_like(w)) if is_exact else prepare(w)
 
 
 def _diagonal(values, dtype):

@@ -211,6 +211,7 @@ def test_memory_does_not_grow_with_the_square(symmetric):
         ({"sample_weight": -np.ones(5)}, ValueError, "sample_weight"),
         ({"queries": np.ones((1, 2)), "keys": np.ones((1, 2))}, ValueError, "one row has no negatives"),
         ({"queries": np.full((5, 2), 1e200), "keys": np.full((5, 2), 1e200), "similarity": "dot"}, ValueError, "scale"),
+        ({"log_q": np.array([1.7e308, -1.7e308, 0, 0, 0])}, ValueError, "log_q: the logits of row 0 overflow float64"),
         ({"queries": np.array([["a", "b"]] * 5)}, TypeError, "queries: expected real numbers"),
     ],
 )

@@ -1,7 +1,5 @@
 """Interactions users x items: what is asked of ids, weights and sizes, and which entries a score holds out."""
 
-from numbers import Integral
-
 import numpy as np
 from scipy.sparse import csr_array, issparse, vstack
 
@@ -66,15 +64,6 @@ def check_unique_ids(value, n_known, name, kind):
     if len(repeated):
         raise ValueError(f"{name}: {kind} {repeated[0]} comes more than once; pass each one once.")
     return ids
-
-
-def check_count(value, name):
-    """A whole number of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected a whole number, got {value!r} of type {type(value).__name__}.")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}.")
-    return int(value)
 
 
 def check_weights(weights, X):

@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastml._sklearn_compat import CallbackSupportMixin, Interval
 from fastml.estimators._interactions import (
     cast,
-    check_count,
     check_ids,
     check_new_ids,
     check_unique_ids,
@@ -22,6 +21,7 @@ from fastml.estimators._interactions import (
 )
 from fastml.functional import ndcg, top_k
 from fastml.functional._sparse import canonical_csr, check_structure
+from fastml.functional._validate import check_count
 from fastml.training.wals import Factors
 
 _PAIRS = 2**14  # scored at a time

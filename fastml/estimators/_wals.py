@@ -10,7 +10,6 @@ from fastml._sklearn_compat import Interval, StrOptions, fit_context, with_callb
 from fastml.estimators._explanation import explain
 from fastml.estimators._fitting import CallbackTasks, unchanged_on_error
 from fastml.estimators._interactions import (
-    check_count,
     check_ids,
     check_not_negative,
     check_weights,
@@ -21,6 +20,7 @@ from fastml.estimators._interactions import (
 from fastml.estimators._progress import Progress
 from fastml.estimators._recommender import FactorModel
 from fastml.functional._sparse import canonical_csr
+from fastml.functional._validate import check_count
 from fastml.runtime import thread_count
 from fastml.training.wals import Factors, WALSProblem, fold_in
 

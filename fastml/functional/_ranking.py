@@ -1,26 +1,15 @@
 """Ranking metrics of binary relevance: how good a list of recommended items is, a number for each row."""
 
-from numbers import Integral
-
 import numpy as np
 from scipy.sparse import issparse
 
 from fastml.functional._sparse import check_csr
-from fastml.functional._validate import _as_array, canonical
+from fastml.functional._validate import _as_array, canonical, check_count
 from fastml.kernels import ranking as kernels
 from fastml.runtime import run_blocks, thread_count
 from fastml.runtime.ranking import find_hits
 
 _BLOCK = 2**16  # hits: tens of microseconds
-
-
-def check_k(k):
-    """A number of results, at least one, as a Python integer."""
-    if not isinstance(k, Integral) or isinstance(k, (bool, np.bool_)):
-        raise TypeError(f"k: expected an integer, got {k!r} of type {type(k).__name__}.")
-    if k < 1:
-        raise ValueError(f"k: expected a number of results of at least 1, got {k}.")
-    return int(k)
 
 
 def check_interactions(value, name, n_rows, n_items=None):
@@ -62,7 +51,7 @@ def _raise_fault(fault, ranked, n_items):
 def _metric(kernel, ranked_ids, relevant, k):
     ranked = _check_ranked(ranked_ids)
     n, width = ranked.shape
-    k = width if k is None else check_k(k)
+    k = width if k is None else check_count(k, "k")
     if k > width:
         raise ValueError(f"k: expected at most {width}, as many as ranked_ids has columns, got {k}; rank more items.")
     relevant = check_interactions(relevant, "relevant", n)

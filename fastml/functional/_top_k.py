@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastml.functional._memory import empty
-from fastml.functional._ranking import check_interactions, check_k
-from fastml.functional._validate import canonical, check_floats, check_products
+from fastml.functional._ranking import check_interactions
+from fastml.functional._validate import canonical, check_count, check_floats, check_products
 from fastml.runtime import ranking, thread_count
 
 
@@ -72,7 +72,7 @@ def top_k(queries, items, k, *, exclude=None):
     items = check_floats(items, "items", ("n_items", "n_features"))
     if queries.shape[1] != items.shape[1]:
         raise ValueError(f"queries: expected {items.shape[1]} columns, as items has, got {queries.shape[1]}.")
-    k, shape = check_k(k), (len(queries), len(items))
+    k, shape = check_count(k, "k"), (len(queries), len(items))
     exclude = None if exclude is None else check_interactions(exclude, "exclude", *shape)
     dtype = np.result_type(queries.dtype, items.dtype)
     queries, items = canonical(queries, dtype), canonical(items, dtype)

@@ -7,7 +7,7 @@ of it that is writeable in name only.
 """
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -255,3 +255,12 @@ def check_losses(loss, names):
     if not np.isfinite(loss).all():
         row = int(np.argmin(np.isfinite(loss)))
         raise ValueError(f"{names}: the logits of row {row} overflow {loss.dtype}; scale them down, or pass float64.")
+
+
+def check_count(value, name):
+    """A whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a whole number, got {value!r} of type {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}.")
+    return int(value)

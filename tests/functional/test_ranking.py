@@ -120,10 +120,10 @@ def test_bad_input(name):
         with pytest.raises(error, match=message):
             getattr(functional, name)(*arguments)
     for k, error, message in [
-        (0, ValueError, "^k: expected a number of results of at least 1, got 0"),
+        (0, ValueError, "^k: expected at least 1, got 0"),
         (9, ValueError, "^k: expected at most 8, .* got 9; rank more items"),
-        (2.0, TypeError, "^k: expected an integer, got 2.0"),
-        (True, TypeError, "^k: expected an integer, got True"),
+        (2.0, TypeError, "^k: expected a whole number, got 2.0"),
+        (True, TypeError, "^k: expected a whole number, got True"),
     ]:
         with pytest.raises(error, match=message):
             getattr(functional, name)(RANKED, RELEVANT, k=k)

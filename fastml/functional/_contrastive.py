@@ -15,9 +15,9 @@ from fastml.functional._validate import (
     check_sample_weight,
     check_temperature,
 )
-from fastml.kernels.contrastive import Groups, Pairs
+from fastml.kernels.contrastive import Pairs
 from fastml.runtime import thread_count
-from fastml.runtime.contrastive import InfoNCE, normalise, normalise_grad
+from fastml.runtime.contrastive import InfoNCE, groups_of, normalise, normalise_grad
 
 _AXES = ("n_samples", "n_features")
 _LOGITS = "similarities / temperature - log_q"
@@ -57,7 +57,8 @@ class _Batch:
         else:
             check_products(queries, keys, ("queries", "keys and negatives"), beta)
         bias, weight = _bias(log_q, n, len(keys), queries.dtype), check_sample_weight(sample_weight, n, queries.dtype)
-        self.pairs = Pairs(queries, keys, bias, weight, beta, _groups(ids, n))
+        groups = groups_of(None if ids is None else check_ids(ids, n))
+        self.pairs = Pairs(queries, keys, bias, weight, beta, groups)
 
     def loss(self):
         loss = InfoNCE(self.pairs, self.is_symmetric, self.n_threads).loss()
@@ -101,22 +102,15 @@ def _bias(log_q, n, n_keys, dtype):
     return bias
 
 
-def _groups(ids, n):
-    """Pairs of one id, unless all ids differ."""
-    none = np.empty(0, np.int64)
-    if ids is None:
-        return Groups(none, none, none)
+def check_ids(ids, n):
+    """Anything that can be compared, one for each of n pairs, as an array (n,)."""
     ids = _as_array(ids, "ids")
     if ids.shape != (n,):
         raise ValueError(f"ids: expected shape ({n},), one a pair, got {ids.shape}.")
     if ids.dtype.kind in "fc":
         _numeric(ids, "ids")
         check_finite(canonical(ids, np.float64), "ids")
-    _, group, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    if len(sizes) == n:
-        return Groups(none, none, none)
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Groups(group.astype(np.int64), np.argsort(group, kind="stable"), starts)
+    return ids
 
 
 def info_nce(

@@ -6,6 +6,7 @@ import joblib
 import naive
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from fastml import functional
 from fastml.functional import info_nce, info_nce_grad
@@ -69,10 +70,8 @@ def test_gradients_are_those_of_the_loss(shape, symmetric, similarity):
     assert result.temperature == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
-@both_similarities
-def test_both_directions_are_two_calls(similarity):
-    queries, keys, options = make((40, 0, 5))
-    options = {**options, "similarity": similarity, "log_q": None}
+def check_both(queries, keys, options, tolerance):
+    """Both directions are the mean of two calls; the tolerance is relative to the largest entry."""
     both = info_nce_grad(queries, keys, **options, symmetric=True)
     there, back = info_nce_grad(queries, keys, **options), info_nce_grad(keys, queries, **options)
     for got, one, other in (
@@ -81,7 +80,14 @@ def test_both_directions_are_two_calls(similarity):
         (both.keys, there.keys, back.queries),
         (both.temperature, there.temperature, back.temperature),
     ):
-        np.testing.assert_allclose(got, (one + other) / 2, rtol=1e-11, atol=1e-13)
+        expected = (one + other) / 2
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@both_similarities
+def test_both_directions_are_two_calls(similarity):
+    queries, keys, options = make((40, 0, 5))
+    check_both(queries, keys, {**options, "similarity": similarity, "log_q": None}, 1e-11)
 
 
 @both_directions
@@ -144,6 +150,65 @@ def test_extreme_temperatures(temperature, symmetric):
 
 
 @both_dtypes
+@pytest.mark.parametrize("scale", [3.0, 100.0])
+def test_logits_far_from_each_other(scale, dtype):
+    """Up to 1e5, where rows and columns have no exponentials in common."""
+    queries, keys, options = make((80, 7, 3), dtype)
+    queries, keys, options["similarity"] = dtype(scale) * queries, dtype(scale) * keys, "dot"
+    loss = info_nce(queries, keys, **options, symmetric=True)
+    expected = naive.info_nce(queries, keys, **options, symmetric=True)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-11
+    np.testing.assert_allclose(loss, expected, atol=tolerance * expected.max())
+    check_both(queries, keys, {**options, "negatives": None, "log_q": None}, 10 * tolerance)
+
+
+@both_dtypes
+def test_own_logits_near_each_other_and_others_far_above(dtype):
+    """They overflow where only the own logits were looked at, and are taken again."""
+    queries, keys, _ = make((60, 0, 3), dtype)
+    queries -= keys * ((queries * keys).sum(axis=1) / (keys * keys).sum(axis=1))[:, None]  # own logits are 0
+    queries[7] *= 2000
+    options = {"similarity": "dot", "temperature": 1.0}
+    loss = info_nce(queries, keys, **options, symmetric=True)
+    expected = naive.info_nce(queries, keys, **options, symmetric=True)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-11
+    np.testing.assert_allclose(loss, expected, rtol=tolerance)
+    check_both(queries, keys, options, 10 * tolerance)
+
+
+@both_directions
+@pytest.mark.parametrize("temperature", [1.0, 0.07, 0.02])
+@pytest.mark.parametrize("noise", [0.1, 10.0])
+def test_error_is_that_of_plain_float32(noise, temperature, symmetric):
+    queries, keys, _ = make((500, 0, 32), np.float32)
+    keys = queries + np.float32(noise) * keys
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, keys)]
+    result = info_nce_grad(*unit, temperature=temperature, similarity="dot", symmetric=symmetric)
+    exact, plain = (plain_gradient(*unit, temperature, symmetric, dtype) for dtype in (np.float64, np.float32))
+    error, theirs = (np.abs(x - exact).max() for x in (result.queries, plain))
+    assert error <= 1.5 * theirs + 1e-6 / temperature * np.abs(exact).max()
+
+
+def plain_gradient(queries, keys, temperature, symmetric, dtype):
+    """Of the queries, with all logits in memory and everything in one dtype."""
+    queries, keys = queries.astype(dtype), keys.astype(dtype)
+    z = queries @ keys.T / dtype(temperature)
+    grad = softmax(z, axis=1)
+    if symmetric:
+        grad = (grad + softmax(z, axis=0)) / 2
+    grad[np.diag_indices(len(grad))] -= 1
+    return grad @ keys / dtype(temperature)
+
+
+def test_kept_exponentials_are_those_of_a_second_sweep(monkeypatch):
+    queries, keys, options = make((700, 40, 5))
+    kept = info_nce_grad(queries, keys, **options, symmetric=True)
+    monkeypatch.setattr(contrastive, "_KEPT_BYTES", 1 << 20)
+    for got, expected in zip(info_nce_grad(queries, keys, **options, symmetric=True), kept, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@both_dtypes
 @both_directions
 def test_any_number_of_threads_gives_the_same_bits(symmetric, dtype):
     queries, keys, options = make((700, 100, 24), dtype)
@@ -158,8 +223,8 @@ def test_any_number_of_threads_gives_the_same_bits(symmetric, dtype):
 
 @both_directions
 def test_few_kept_rows_and_many_panels(symmetric, monkeypatch):
-    monkeypatch.setattr(contrastive, "_KEPT_BYTES", 1 << 14)
-    monkeypatch.setattr(contrastive, "_PANEL_BYTES", 1 << 12)
+    for name, value in ("_BLOCK_BYTES", 0), ("_KEPT_BYTES", 1 << 17), ("_TILE_BYTES", 1 << 12), ("_LANE_KEYS", 32):
+        monkeypatch.setattr(contrastive, name, value)
     queries, keys, options = make((300, 40, 5))
     result = info_nce_grad(queries, keys, **options, symmetric=symmetric)
     np.testing.assert_allclose(result.loss, naive.info_nce(queries, keys, **options, symmetric=symmetric), rtol=1e-11)

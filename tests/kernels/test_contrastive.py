@@ -6,6 +6,7 @@ import pytest
 
 from fastml.kernels import contrastive as kernels
 from fastml.kernels.contrastive import Groups, Pairs
+from fastml.runtime import contrastive
 from fastml.runtime.contrastive import InfoNCE, normalise, normalise_grad
 
 
@@ -18,10 +19,14 @@ def make(n, m, d, dtype, ids):
     return Pairs(queries, keys, bias, weight, dtype(0.5), groups)
 
 
-@pytest.mark.parametrize("is_symmetric", [False, True])
+@pytest.mark.parametrize("way", ["one", "both", "level"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("has_ids", [False, True])
-def test_loss_and_gradients(has_ids, dtype, is_symmetric):
+def test_loss_and_gradients(has_ids, dtype, way, monkeypatch):
+    is_symmetric = way != "one"
+    monkeypatch.setattr(contrastive, "_LANE_KEYS", 40)  # two lanes
+    if way == "both":
+        monkeypatch.setattr(contrastive, "_level", lambda pairs: None)
     ids = np.arange(20) % 3 if has_ids else np.empty(0, np.int64)
     pairs = make(20, 70, 3, dtype, ids)
     options = {"temperature": 2.0, "similarity": "dot", "symmetric": is_symmetric, "ids": ids if has_ids else None}

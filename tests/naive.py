@@ -5,6 +5,7 @@ Where a definition has choices, this file is where they are made.
 
 import numpy as np
 import scipy.sparse
+import scipy.special
 
 
 def _dense(array):
@@ -114,6 +115,140 @@ def tanh(z):
 def tanh_grad(z, upstream):
     """1 - tanh^2, which is 4 s(2 z) (1 - s(2 z))."""
     return 4 * sigmoid_grad(2 * _dense(z), upstream)
+
+
+def relu(z):
+    """max(z, 0)."""
+    return np.maximum(_dense(z), 0)
+
+
+def relu_grad(z, upstream):
+    """1 above zero, 0 up to there."""
+    return (_dense(z) > 0) * _dense(upstream)
+
+
+def leaky_relu(z, slope=0.01):
+    """z, or slope times z below zero; PReLU is the same with a slope for each column."""
+    z = _dense(z)
+    return np.where(z > 0, z, slope * z)
+
+
+def leaky_relu_grad(z, upstream, slope=0.01):
+    """1 above zero, the slope up to there."""
+    return np.where(_dense(z) > 0, 1, slope) * _dense(upstream)
+
+
+def prelu(z, slope=0.25):
+    return leaky_relu(z, slope)
+
+
+def prelu_grad(z, upstream, slope=0.25):
+    return leaky_relu_grad(z, upstream, slope)
+
+
+def elu(z):
+    """z, or exp(z) - 1 below zero."""
+    z = _dense(z)
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+
+
+def elu_grad(z, upstream):
+    """1, or exp(z) below zero."""
+    return np.exp(np.minimum(_dense(z), 0)) * _dense(upstream)
+
+
+def gelu(z):
+    """z Phi(z), with the distribution function of the standard normal distribution."""
+    return _dense(z) * scipy.special.ndtr(_dense(z))
+
+
+def gelu_grad(z, upstream):
+    """Phi(z) + z phi(z)."""
+    z = _dense(z)
+    return (scipy.special.ndtr(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)) * _dense(upstream)
+
+
+def gelu_tanh(z):
+    """z (1 + tanh u) / 2 with u = sqrt(2 / pi) (z + 0.044715 z^3)."""
+    z = _dense(z)
+    return z * sigmoid(np.sqrt(8 / np.pi) * (z + 0.044715 * z**3))
+
+
+def gelu_tanh_grad(z, upstream):
+    """By the product and the chain rule."""
+    z = _dense(z)
+    u, slope = np.sqrt(8 / np.pi) * (z + 0.044715 * z**3), np.sqrt(8 / np.pi) * (1 + 3 * 0.044715 * z**2)
+    return (sigmoid(u) + z * sigmoid_grad(u, slope)) * _dense(upstream)
+
+
+def identity(z):
+    return _dense(z)
+
+
+def identity_grad(z, upstream):
+    return _dense(upstream)
+
+
+# ---------------------------------------------------------------------------------------------- networks
+
+
+def dropout_mask(shape, dropout, seed, step, layer):
+    """What the activations (n, width) of a layer are multiplied by: 0, or 1 / (1 - dropout)."""
+    key = mixed(mixed(mixed(seed) + step * GAMMA) + layer * GAMMA)
+    draws = [mixed(key + position * GAMMA) >> 40 for position in range(shape[0] * shape[1])]
+    return (np.array(draws).reshape(shape) >= round(dropout * 2**24)) / (1 - dropout)
+
+
+class Network:
+    """Dense layers, each a dictionary of ``coef``, ``intercept`` and, if hidden, what batch norm and PReLU need.
+
+    ``forward`` is a step of training: batch norm takes the moments of the batch (and adds 1e-5 to the variance).
+    """
+
+    def __init__(self, layers, activation, output_activation="identity", dropout=0.0, seed=0, step=0):
+        self.layers = [{name: _dense(array) for name, array in layer.items()} for layer in layers]
+        self.names = [activation] * (len(layers) - 1) + [output_activation]
+        self.dropout, self.draw = dropout, (seed, step)
+
+    def _slope(self, k):
+        return {"slope": self.layers[k]["slope"]} if self.names[k] == "prelu" else {}
+
+    def forward(self, X):
+        h, self.kept = _dense(X), []
+        for k, (layer, name) in enumerate(zip(self.layers, self.names, strict=True)):
+            before, z, x, deviation = h, h @ layer["coef"], None, None
+            if "scale" in layer:
+                deviation = np.sqrt(z.var(axis=0) + 1e-5)
+                x = (z - z.mean(axis=0)) / deviation
+                z = x * layer["scale"]
+            z = z + layer["intercept"]
+            h, mask = globals()[name](z, **self._slope(k)), 1.0
+            if k < len(self.layers) - 1 and self.dropout:
+                mask = dropout_mask(h.shape, self.dropout, *self.draw, k)
+            h = h * mask
+            self.kept.append((before, z, x, deviation, mask))
+        return h
+
+    def backward(self, upstream):
+        """Gradients of (upstream * outputs).sum(): a dictionary for each layer."""
+        g, result = _dense(upstream), []
+        for k in range(len(self.layers) - 1, -1, -1):
+            (before, z, x, deviation, mask), layer, grads = self.kept[k], self.layers[k], {}
+            g = g * mask
+            if self.names[k] == "prelu":
+                grads["slope"] = (g * np.minimum(z, 0)).sum(axis=0)
+            g = globals()[self.names[k] + "_grad"](z, g, **self._slope(k))
+            grads["intercept"] = g.sum(axis=0)
+            if x is not None:
+                grads["scale"] = (g * x).sum(axis=0)
+                g = layer["scale"] / deviation * (g - g.mean(axis=0) - x * (g * x).mean(axis=0))
+            grads["coef"] = before.T @ g
+            g = g @ layer["coef"].T
+            result.append(grads)
+        return result[::-1]
+
+
+# ---------------------------------------------------------------------------------------------- single outputs' losses
 
 
 def binary_cross_entropy(logits, target, sample_weight=None):
@@ -340,6 +475,13 @@ def similarities(queries, keys, similarity="cosine"):
     return queries @ keys.T
 
 
+def folding_score(queries, keys, k=10):
+    """Of the k other keys that are nearest to a query, the share that is nearly as near as its own; mean of all."""
+    s = similarities(queries, keys)
+    nearer, k = (s >= np.diag(s)[:, None] - 0.01).sum(axis=1) - 1, min(k, len(s) - 1)
+    return np.minimum(nearer, k).mean() / k
+
+
 def info_nce(queries, keys, *, negatives=None, temperature=0.07, similarity="cosine", symmetric=False, ids=None,
              log_q=None, sample_weight=None):  # fmt: skip
     """Row i of keys is the positive of row i of queries, all other keys and negatives are its negatives."""
@@ -401,6 +543,57 @@ def negative_sampling_loss_grad(queries, keys, negatives, sample_weight=None):
     q, pull, push = _dense(queries), g[:, :1], -g[:, 1:]
     queries_grad = pull * _dense(keys) + np.einsum("nm,nmd->nd", push, _dense(negatives))
     return queries_grad, pull * q, push[:, :, None] * q[:, None, :]
+
+
+# ---------------------------------------------------------------------------------------------- sampled factorization
+
+
+def pairwise_loss(loss, own, others):
+    """Losses (n,) of BPR or negative sampling, from logits (n,) of the items and (n, m) of their negatives."""
+    if loss == "bpr":
+        return np.logaddexp(0, others - own[:, None]).mean(axis=1)
+    return np.logaddexp(0, -own) + np.logaddexp(0, others).sum(axis=1)
+
+
+def mf_ridges(X, regularization, exponent):
+    """What holds back the factors of each user and item: regularization n^(exponent - 1), n relative to its mean."""
+    ridges = []
+    for axis in (1, 0):
+        n = _dense(X).sum(axis=axis)
+        n = n / n[n > 0].mean()
+        ridges.append(np.array([regularization * k ** (exponent - 1) if k > 0 else 0.0 for k in n]))
+    return ridges
+
+
+def mf_penalty(X, W, H, regularization, exponent):
+    """By the unit of weight: the sum over interactions of c / 2 (ridge_u |w_u|^2 + ridge_i |h_i|^2)."""
+    ridges = mf_ridges(X, regularization, exponent)
+    pairs = ((i, j, c) for (i, j), c in np.ndenumerate(_dense(X)) if c > 0)
+    total = sum(c / 2 * (ridges[0][i] * W[i] @ W[i] + ridges[1][j] * H[j] @ H[j]) for i, j, c in pairs)
+    return total / _dense(X).sum()
+
+
+def pairwise_batch(loss, W, H, users, items, negatives, weight, ridges):
+    """The objective of a batch: interactions (n,), each with negatives (n, m)."""
+    own, others = (W[users] * H[items]).sum(axis=1), np.einsum("nf,nmf->nm", W[users], H[negatives])
+    squares = ridges[0][users] * (W[users] ** 2).sum(axis=1) + ridges[1][items] * (H[items] ** 2).sum(axis=1)
+    return weight @ (pairwise_loss(loss, own, others) + squares / 2)
+
+
+def user_objective(loss, w, row, H, ridge, *, shift=0.0, share=None, n_negatives=1):
+    """What a user with this dense row has in the objective, averaged over what is drawn (``share``)."""
+    z, c = H @ w, row / row.sum()
+    if loss in ("softmax", "sampled_softmax"):
+        value = log_sum_exp((z + shift)[None])[0] - c @ z
+    else:
+        share = np.where(row > 0, 0, share)
+        share = share / share.sum()
+        seen = np.flatnonzero(row)
+        if loss == "bpr":
+            value = sum(c[i] * share @ np.logaddexp(0, z - z[i]) for i in seen)
+        else:
+            value = c @ np.logaddexp(0, -z) + n_negatives * share @ np.logaddexp(0, z)
+    return value + ridge / 2 * w @ w
 
 
 # ---------------------------------------------------------------------------------------------- tools
@@ -481,14 +674,35 @@ def ndcg(ranked_ids, relevant, k):
 
 def splitmix64(seed, step, position):
     """Random bits number ``position`` of a step, as a Python integer (Steele, Lea & Flood, 2014)."""
-    gamma, bits = 0x9E3779B97F4A7C15, 2**64 - 1
+    return hashed(mixed(mixed(seed) + step * GAMMA), position)
 
-    def mix(z):
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & bits
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & bits
-        return z ^ (z >> 31)
 
-    return mix((mix((mix(seed) + step * gamma) & bits) + position * gamma) & bits)
+GAMMA, BITS = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+def mixed(z):
+    """A bijection of 64 bits."""
+    z &= BITS
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & BITS
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & BITS
+    return z ^ (z >> 31)
+
+
+def hashed(key, position):
+    """Number ``position`` of a key."""
+    return mixed(key + position * GAMMA)
+
+
+def corrupted(X, rows, seed, step, rate):
+    """The rows of X, where a feature is another row's if its random number is below the rate."""
+    X, result = np.asarray(X), np.array(X)[rows]
+    n, d = X.shape
+    for i, row in enumerate(np.asarray(rows).tolist()):
+        for j in range(d):
+            bits = splitmix64(seed, step, row * d + j)
+            if bits < rate * 2**64:
+                result[i, j] = X[hashed(bits, 1) * n >> 64, j]
+    return result
 
 
 def alias_probability(table):

@@ -2,6 +2,7 @@
 
 from fastml.functional._activations import sigmoid, sigmoid_grad, tanh, tanh_grad
 from fastml.functional._contrastive import info_nce, info_nce_grad
+from fastml.functional._folding import folding_score
 from fastml.functional._linear_softmax import linear_softmax_cross_entropy, linear_softmax_cross_entropy_grad
 from fastml.functional._pointwise import (
     absolute_error,
@@ -20,6 +21,18 @@ from fastml.functional._ranking import (
     precision,
     recall,
     reciprocal_rank,
+)
+from fastml.functional._rectifiers import (
+    elu,
+    elu_grad,
+    gelu,
+    gelu_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    prelu,
+    prelu_grad,
+    relu,
+    relu_grad,
 )
 from fastml.functional._sampled import (
     negative_sampling_loss,
@@ -44,6 +57,11 @@ __all__ = [
     "average_precision",
     "binary_cross_entropy",
     "binary_cross_entropy_grad",
+    "elu",
+    "elu_grad",
+    "folding_score",
+    "gelu",
+    "gelu_grad",
     "hit_rate",
     "huber",
     "huber_grad",
@@ -51,6 +69,8 @@ __all__ = [
     "info_nce_grad",
     "kl_divergence",
     "kl_divergence_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
     "linear_softmax_cross_entropy",
     "linear_softmax_cross_entropy_grad",
     "log_softmax",
@@ -59,8 +79,12 @@ __all__ = [
     "negative_sampling_loss",
     "negative_sampling_loss_grad",
     "precision",
+    "prelu",
+    "prelu_grad",
     "recall",
     "reciprocal_rank",
+    "relu",
+    "relu_grad",
     "sampled_softmax_cross_entropy",
     "sampled_softmax_cross_entropy_grad",
     "sigmoid",

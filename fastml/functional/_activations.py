@@ -1,4 +1,4 @@
-"""Output functions of any array, and the products of their derivatives with the gradient from above."""
+"""Activations of any array, and the products of their derivatives with the gradient from above."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from fastml.runtime import run_blocks, thread_count
 _BLOCK = 2**16  # elements: tens of microseconds
 
 
-def _run(kernel, z, upstream=None):
+def _run(kernel, z, *others, upstream=None):
     """Run a kernel on all elements; an array like ``z``. Bad numbers show in the results, and no harm is done yet."""
     out, found = empty(z.shape, z.dtype), np.zeros(1, np.int8)
-    arrays = [array.reshape(-1) for array in (z, upstream, out) if array is not None]
+    arrays = [array.reshape(-1) for array in (z, *others, upstream, out) if array is not None]
     # Asking joblib for the number of threads takes as long as a small call.
     run_blocks(kernel, z.size, _BLOCK, thread_count() if z.size > _BLOCK else 1, *arrays, found)
     if found[0]:
@@ -28,7 +28,7 @@ def _run(kernel, z, upstream=None):
 def _run_grad(kernel, z, upstream):
     """Check, run a kernel of two inputs, return the product."""
     z = check_any_floats(z, "z")
-    return _run(kernel, z, check_like(upstream, "upstream", z, "z"))
+    return _run(kernel, z, upstream=check_like(upstream, "upstream", z, "z"))
 
 
 def sigmoid(z):

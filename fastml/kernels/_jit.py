@@ -128,6 +128,11 @@ def point(function):
     return _inlined(function)
 
 
+def part(function):
+    """A ``point`` that is called, not inlined: for what is long, or is used in many places."""
+    return register_jitable(no_cfunc_wrapper=True, **_OPTIONS)(function)
+
+
 def exact_point(function):
     """A ``point`` whose arithmetic keeps its order and its divisions, for tricks that live on rounding errors."""
     return _inlined(function, fastmath={"contract"})

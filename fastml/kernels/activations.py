@@ -1,9 +1,4 @@
-"""Output functions and the products of their derivatives, on flat arrays.
-
-With e = exp(-|z|), so that nothing overflows and nothing cancels in the tails::
-
-    sigmoid z = 1 / (1 + exp(-z)),    sigmoid' z = e / (1 + e)^2
-    tanh z,                           tanh' z = 4 e^2 / (1 + e^2)^2
+"""Activations and the products of their derivatives, on flat arrays; formulas in ``_activations``.
 
 Any output may be its input. A NaN shows in the largest of the results, which costs no pass of its own; what is found
 is told one floor above.
@@ -11,28 +6,13 @@ is told one floor above.
 
 import numpy as np
 
+from fastml.kernels import _activations as points
 from fastml.kernels import _math
-from fastml.kernels._jit import exact_point, kernel
-
-
-@exact_point
-def _sigmoid_slope(z):
-    """Derivative of the sigmoid."""
-    e = _math.exp(-abs(z))
-    root = type(z)(1) + e
-    return e / (root * root)
-
-
-@exact_point
-def _tanh_slope(z):
-    """Derivative of the hyperbolic tangent."""
-    e = _math.exp(-abs(z + z))
-    root = type(z)(1) + e
-    return type(z)(4) * e / (root * root)
+from fastml.kernels._jit import kernel
 
 
 def _activation(function):
-    """The kernel that fills ``out`` with a function of ``_math``."""
+    """The kernel that fills ``out`` with a function of ``z``."""
 
     @kernel
     def activation_kernel(start, stop, z, out, found):
@@ -65,5 +45,33 @@ def _product(slope):
     return product_kernel
 
 
-sigmoid, sigmoid_grad = _activation(_math.sigmoid), _product(_sigmoid_slope)
-tanh, tanh_grad = _activation(_math.tanh), _product(_tanh_slope)
+@kernel
+def leaky_relu(start, stop, z, slope, out, found):
+    """``out`` (size,) of ``z`` (size,), below zero times ``slope`` (1,), or (size,) where each has its own."""
+    largest, one = z.dtype.type(0), slope.shape[0] == 1
+    for j in range(start, stop):
+        value = points.leaky_relu(z[j], slope[0 if one else j])
+        out[j] = value
+        largest = _math.maximum(largest, value)
+    if largest != largest:
+        found[0] = 1
+
+
+@kernel
+def leaky_relu_grad(start, stop, z, slope, upstream, out, found):
+    """``out`` (size,) of ``z``, ``slope`` and ``upstream``; ``found[0] = 1`` if a result is not finite."""
+    largest, one = z.dtype.type(0), slope.shape[0] == 1
+    for j in range(start, stop):
+        value = points.leaky_relu_slope(z[j], slope[0 if one else j]) * upstream[j]
+        out[j] = value
+        largest = _math.maximum(largest, abs(value))
+    if not largest < z.dtype.type(np.inf):
+        found[0] = 1
+
+
+relu, relu_grad = _activation(points.relu), _product(points.relu_slope)
+elu, elu_grad = _activation(points.elu), _product(points.elu_slope)
+gelu, gelu_grad = _activation(points.gelu), _product(points.gelu_slope)
+gelu_tanh, gelu_tanh_grad = _activation(points.gelu_tanh), _product(points.gelu_tanh_slope)
+sigmoid, sigmoid_grad = _activation(_math.sigmoid), _product(points.sigmoid_slope)
+tanh, tanh_grad = _activation(_math.tanh), _product(points.tanh_slope)

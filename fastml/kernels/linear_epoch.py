@@ -2,19 +2,18 @@
 
 A step gathers its rows, sums the gradient of the batch's mean loss, adds the L2 penalty, and updates the
 parameters: the coefficients first (``n_coef`` of them: (C, d) for dense rows, (d, C) for CSR rows), then the
-intercepts. Losses and gradients: ``_loss_tile``; updates and the L1 penalty: ``_rules``.
+intercepts. Losses and gradients: ``_loss_tile``; updates and penalties: ``_epoch``.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from fastml.kernels._blas import matmul_nt, matmul_tn
+from fastml.kernels._epoch import gather_target, mean_loss_and_penalty, update
 from fastml.kernels._jit import kernel, point
 from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._rows import add, add_gathered, add_scaled, copy, fill
-from fastml.kernels._rules import apply_rule
 
 
 class Data(NamedTuple):
@@ -39,16 +38,6 @@ class Parameters(NamedTuple):
     W_grad: np.ndarray
 
 
-class Rule(NamedTuple):
-    """How a gradient becomes a step; see ``_rules``."""
-
-    kind: int
-    hyper: np.ndarray
-    max_norm: float  # 0: no clipping
-    l2: float
-    l1: float
-
-
 class Scratch(NamedTuple):
     """A batch: its rows (B, d) (unused for CSR), targets, weights (2, B) and losses, and a tile of logits (T, C)."""
 
@@ -58,16 +47,6 @@ class Scratch(NamedTuple):
     loss: np.ndarray
     z: np.ndarray
     stats: np.ndarray
-
-
-@point
-def gather_target(rows, target, batch_target):
-    """Copy the labels or the probabilities of ``rows``."""
-    for i in range(rows.shape[0]):
-        if target.ndim == 1:
-            batch_target[i] = target[rows[i]]
-        else:
-            copy(batch_target[i], target[rows[i]])
 
 
 @point
@@ -116,43 +95,6 @@ def csr_gradient(rows, data, W, b, settings, batch, W_grad, b_grad):
             for k in range(indptr[rows[first + i]], indptr[rows[first + i] + 1]):
                 add_scaled(W_grad[indices[k]], values[k], tile[i])
             add(b_grad, tile[i])
-
-
-@point
-def mean_loss_and_penalty(n_rows, loss, parameters, n_coef, rule):
-    """From the batch's sums to its means: scales the gradient, adds the L2 term, returns the mean loss."""
-    total = 0.0
-    for i in range(n_rows):
-        total += loss[i]
-    values, grad = parameters.values, parameters.grad
-    factor = grad.dtype.type(1 / n_rows)
-    for i in range(n_coef):
-        grad[i] = factor * grad[i] + rule.l2 * values[i]
-    for i in range(n_coef, grad.shape[0]):
-        grad[i] *= factor
-    return total / n_rows
-
-
-@point
-def clipping(grad, max_norm):
-    """The factor that brings the gradient's norm down to ``max_norm``."""
-    if max_norm == 0:
-        return grad.dtype.type(1)
-    square = 0.0
-    for i in range(grad.shape[0]):
-        value = np.float64(grad[i])  # float() of a float32 is a float32 to Numba
-        square += value * value
-    return grad.dtype.type(min(1.0, max_norm / (math.sqrt(square) + 1e-300)))
-
-
-@point
-def update(parameters, n_coef, rule, rate, step):
-    """One step of the optimizer; the intercepts, behind the coefficients, are not shrunk."""
-    factor = clipping(parameters.grad, rule.max_norm)
-    for start, stop, l1 in ((0, n_coef, rule.l1), (n_coef, parameters.values.shape[0], rule.l1 - rule.l1)):
-        first, second = parameters.first[start:stop], parameters.second[start:stop]
-        w, g = parameters.values[start:stop], parameters.grad[start:stop]
-        apply_rule(rule.kind, w, g, first, second, rate, step, rule.hyper, l1, factor)
 
 
 @kernel

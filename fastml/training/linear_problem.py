@@ -5,16 +5,18 @@ import copy
 import numpy as np
 from scipy.sparse import issparse
 
+from fastml.kernels import linear_epoch as kernels
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, settings
 from fastml.runtime import linear_loss
 from fastml.runtime.linear_loss import CSR
+from fastml.training.problem import Problem
 
 _MOMENT_ROWS = 512  # rows squared at a time
 LEAST_SHARE = 1e-6  # taken as true of a label that never is
 TOO_LARGE = "X has values too large for solver='lbfgs': scale the features (for example with StandardScaler)."
 
 
-class LinearProblem:
+class LinearProblem(Problem):
     """Rows, targets and weights of a fit, for any vector of parameters.
 
     Parameters
@@ -34,6 +36,8 @@ class LinearProblem:
     A vector of parameters holds the coefficients, (K, d) or for CSR (d, K), and behind them K intercepts.
     """
 
+    has_kernel = True
+
     def __init__(self, X, target, sample_weight, n_outputs, settings, *, fit_intercept, n_threads):
         self.dtype, self.n_rows, self.n_outputs = X.dtype, X.shape[0], n_outputs
         self.is_sparse, self.matrix = issparse(X), X
@@ -52,6 +56,39 @@ class LinearProblem:
             return 0
         return self.target.sum(axis=1) if self.target.ndim == 2 else 1
 
+    @property
+    def n_trained(self):
+        """Coefficients and intercepts."""
+        return self.n_coef + self.n_outputs
+
+    def operations(self, batch_size):
+        """About how many operations a step takes."""
+        per_row = self.matrix.nnz / self.n_rows if self.is_sparse else self.X.shape[1]
+        updates = 10 * self.n_coef if self.is_sparse else 0
+        return int(4 * batch_size * per_row * self.n_outputs + updates)
+
+    def kernel_steps(self, batch_size, values, parameters, rule):
+        """A function ``run(begin, end, order, rates, losses)`` that does steps of an epoch in one call."""
+        kernel = kernels.csr_steps if self.is_sparse else kernels.dense_steps
+        n_features, size = self.matrix.shape[1], batch_size
+        tile = min(linear_loss.tile_rows(n_features, self.n_outputs, self.dtype.itemsize), size)
+        batch = kernels.Scratch(
+            np.empty((0 if self.is_sparse else size, n_features), self.dtype),
+            np.empty((size, *self.target.shape[1:]), self.target.dtype),
+            np.empty((2, size), self.dtype),
+            np.empty(size, self.dtype),
+            np.empty((tile, self.n_outputs), self.dtype),
+            np.empty((4, tile), self.dtype),
+        )
+        data = kernels.Data(self.X, self.target, self.weights)
+        matrices = (self.split(vector)[0] for vector in parameters[:2])
+        arguments = size, data, kernels.Parameters(*parameters, *matrices), self.fit_intercept, rule, self.settings
+
+        def run(begin, end, order, rates, losses):
+            kernel(begin, end, order, *arguments, rates, batch, losses)
+
+        return run
+
     def curvature(self):
         """Second derivative of the loss by each output where the model knows nothing, (K,) or (1,)."""
         if self.settings.kind == SOFTMAX:
@@ -67,8 +104,9 @@ class LinearProblem:
         """The coefficients, as a matrix, and the intercepts of a vector of parameters; views."""
         return values[: self.n_coef].reshape(self.coef_shape), values[self.n_coef :]
 
-    def join(self, coef, intercept):
-        """A new vector of parameters from ``coef`` (K, d) and ``intercept`` (K,)."""
+    def join(self, *parts):
+        """A new vector of parameters from the coefficients (K, d) and the intercepts (K,)."""
+        coef, intercept = parts
         coef = coef.T if self.is_sparse else coef
         return np.concatenate([coef.ravel(), intercept]).astype(self.dtype)
 

@@ -1,10 +1,11 @@
-"""Steps of gradient descent on a ``LinearProblem``, from one row a step to all of them."""
+"""Steps of gradient descent on a ``Problem``, from one row a step to all of them."""
 
 import numpy as np
 
-from fastml.kernels import linear_epoch as kernels
-from fastml.kernels import optimizers as update_kernels
-from fastml.runtime import blas_limited, linear_loss, run_blocks
+from fastml.kernels import optimizers as kernels
+from fastml.kernels._epoch import Parameters, Rule
+from fastml.kernels._rules import ADAMW
+from fastml.runtime import blas_limited, run_blocks
 
 _SMALL_STEP = 30_000_000  # operations of a step below which threads do not pay
 _CALL = 500_000_000  # operations of one kernel call: an interrupt waits no longer than this takes
@@ -16,7 +17,7 @@ class MiniBatches:
 
     Parameters
     ----------
-    problem : LinearProblem
+    problem : Problem
     optimizer : fastml.optim.Optimizer
     values : ndarray
         The parameters; updated in place.
@@ -31,14 +32,15 @@ class MiniBatches:
         optimizer._check()
         self.problem, self.optimizer = problem, optimizer
         self.batch_size = min(batch_size, problem.n_rows)
-        self.step, *moments = self._resumed(state, values)
-        grad, real = np.empty_like(values), values.dtype.type
-        W, W_grad = problem.split(values)[0], problem.split(grad)[0]
-        self.parameters = kernels.Parameters(values, grad, *moments, W, W_grad)
+        self.step, *moments = self._resumed(state)
+        n_trained, real = problem.n_trained, values.dtype.type
+        self.values = values
+        self.parameters = Parameters(values[:n_trained], np.empty(n_trained, values.dtype), *moments)
         max_norm = float(optimizer.max_grad_norm or 0)
-        self.rule = kernels.Rule(optimizer._kind, optimizer._hyper(values.dtype), max_norm, real(l2), real(l1))
+        self.rule = Rule(optimizer._kind, optimizer._hyper(values.dtype), max_norm, real(l2), real(l1))
         self.penalty = l2, l1
-        self.run = self._in_kernel() if self._operations() <= _SMALL_STEP else self._in_threads
+        is_small = problem.has_kernel and problem.operations(self.batch_size) <= _SMALL_STEP
+        self.run = self._in_kernel() if is_small else self._in_threads
 
     @property
     def state(self):
@@ -46,20 +48,13 @@ class MiniBatches:
         moments = self.parameters.first, self.parameters.second
         return self.step, *(self.problem.coef(m) if m.size else None for m in moments)
 
-    def _resumed(self, state, values):
+    def _resumed(self, state):
         """Steps done and flat moments; an optimizer with other moments than the last one's starts anew."""
-        fresh = self.optimizer._moments(values.size, values.dtype)
+        fresh = self.optimizer._moments(self.problem.n_trained, self.problem.dtype)
         if state is None or [m is None for m in state[1:]] != [m.size == 0 for m in fresh]:
             return 0, *fresh
         pairs = zip(state[1:], fresh, strict=True)
         return state[0], *(m if old is None else self.problem.join(*old) for old, m in pairs)
-
-    def _operations(self):
-        """About how many operations a step takes."""
-        problem = self.problem
-        per_row = problem.matrix.nnz / problem.n_rows if problem.is_sparse else problem.X.shape[1]
-        updates = 10 * problem.n_coef if problem.is_sparse else 0
-        return int(4 * self.batch_size * per_row * problem.n_outputs + updates)
 
     def epoch(self, order):
         """One pass over the rows in this order; returns the mean loss on the way, penalties at the end included."""
@@ -81,38 +76,46 @@ class MiniBatches:
 
     def _in_kernel(self):
         """Many steps in one call, on the calling thread."""
-        problem, size = self.problem, self.batch_size
-        kernel = kernels.csr_steps if problem.is_sparse else kernels.dense_steps
-        n_features = problem.matrix.shape[1]
-        tile = min(linear_loss.tile_rows(n_features, problem.n_outputs, problem.dtype.itemsize), size)
-        batch = kernels.Scratch(
-            np.empty((0 if problem.is_sparse else size, n_features), problem.dtype),
-            np.empty((size, *problem.target.shape[1:]), problem.target.dtype),
-            np.empty((2, size), problem.dtype),
-            np.empty(size, problem.dtype),
-            np.empty((tile, problem.n_outputs), problem.dtype),
-            np.empty((4, tile), problem.dtype),
-        )
-        data = kernels.Data(problem.X, problem.target, problem.weights)
-        stride = max(_CALL // self._operations(), 1)
+        steps = self.problem.kernel_steps(self.batch_size, self.values, self.parameters, self.rule)
+        stride = max(_CALL // self.problem.operations(self.batch_size), 1)
 
         def run(order, rates, losses):
             for begin in range(0, len(losses), stride):
-                span = begin, min(begin + stride, len(losses))
-                steps = order, size, data, self.parameters, problem.fit_intercept, self.rule, problem.settings
-                kernel(*span, *steps, rates, batch, losses)
+                steps(begin, min(begin + stride, len(losses)), order, rates, losses)
 
         return run
 
     def _in_threads(self, order, rates, losses):
         """Each step spread over the threads."""
         problem, (values, grad, *_) = self.problem, self.parameters
+        in_parts = problem.updates_parts and not self.rule.max_norm
         for s, (rate, number) in enumerate(rates):
             rows = order[s * self.batch_size : (s + 1) * self.batch_size]
-            losses[s] = problem.batch_loss_grad(rows, values, grad)
+            problem.step = int(number) - 1
+            if in_parts:
+                losses[s] = problem.batch_loss_grad(rows, self.values, grad, self._updater(rate, number))
+                continue
+            losses[s] = problem.batch_loss_grad(rows, self.values, grad)
             if self.rule.l2:
                 grad[: problem.n_coef] += self.rule.l2 * values[: problem.n_coef]
             self._update(rate, number)
+
+    def _updater(self, rate, number):
+        """A function that updates the parameters from ``start`` to ``stop``: all coefficients, or none."""
+        values, grad, first, second = self.parameters
+        rule, zero, one = self.rule, values.dtype.type(0), values.dtype.type(1)
+        adds_l2 = rule.kind == ADAMW  # which has another use for the decay that elsewhere is an L2 penalty
+        hyper = rule.hyper.copy()
+        hyper[4] += 0 if adds_l2 else rule.l2
+
+        def update(start, stop):
+            is_coef = start < self.problem.n_coef
+            if is_coef and adds_l2 and rule.l2:
+                grad[start:stop] += rule.l2 * values[start:stop]
+            scalars = rule.kind, rate, number, hyper if is_coef else rule.hyper, rule.l1 if is_coef else zero, one
+            kernels.update(start, stop, values, grad, first, second, *scalars)
+
+        return update
 
     def _update(self, rate, number):
         values, grad, first, second, *_ = self.parameters
@@ -124,4 +127,4 @@ class MiniBatches:
         for part, l1 in ((slice(None, n_coef), rule.l1), (slice(n_coef, None), values.dtype.type(0))):
             arrays = values[part], grad[part], first[part], second[part]
             scalars = rule.kind, rate, number, rule.hyper, l1, factor
-            run_blocks(update_kernels.update, len(arrays[0]), _BLOCK, n_threads, *arrays, *scalars)
+            run_blocks(kernels.update, len(arrays[0]), _BLOCK, n_threads, *arrays, *scalars)

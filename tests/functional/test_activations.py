@@ -12,7 +12,7 @@ DTYPES = [np.float32, np.float64]
 SHAPES = [(1,), (1, 1), (255, 507), (3, 4, 5), (2, 1, 3, 2)]
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES)
-every_function = pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+every_function = pytest.mark.parametrize("name", ["relu", "leaky_relu", "prelu", "elu", "gelu", "sigmoid", "tanh"])
 
 
 def make(shape, dtype=np.float64):
@@ -29,7 +29,8 @@ def test_equals_its_definition(name, shape, dtype):
         got = getattr(functional, name + kind)(*arguments)
         assert got.dtype == dtype
         assert got.shape == shape
-        np.testing.assert_allclose(got, getattr(naive, name + kind)(*arguments), rtol=8 * np.finfo(dtype).eps)
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(got, getattr(naive, name + kind)(*arguments), rtol=8 * eps, atol=4 * eps)
 
 
 @every_function
@@ -71,7 +72,7 @@ def test_one_thread_equals_many_bit_for_bit(name, dtype, monkeypatch):
     assert results[0] == results[1] == results[2]
 
 
-@every_function
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
 def test_infinity_saturates(name):
     z = [-np.inf, np.inf]
     np.testing.assert_array_equal(getattr(functional, name)(z), [0 if name == "sigmoid" else -1, 1])
@@ -111,3 +112,28 @@ def test_bad_input(name):
     for upstream, error, message in bad_upstream:
         with pytest.raises(error, match=message):
             getattr(functional, name + "_grad")(Z, upstream)
+
+
+@both_dtypes
+def test_slopes(dtype):
+    z, upstream = make((5, 3), dtype)
+    for slope in 0.3, [0.1, -0.2, 0.5], np.array([0.5]):
+        eps = np.finfo(dtype).eps
+        got = functional.prelu(z, slope)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, naive.prelu(z, np.array(slope)), rtol=4 * eps)
+        got = functional.prelu_grad(z, upstream, slope)
+        np.testing.assert_allclose(got, naive.prelu_grad(z, upstream, np.array(slope)), rtol=4 * eps)
+    np.testing.assert_array_equal(functional.leaky_relu(z, slope=0.3), functional.prelu(z, 0.3))
+    for slope, message in ([1.0, 2.0], "one for each column"), ("a", "slope: expected a number"), (np.nan, "finite"):
+        with pytest.raises(ValueError, match=message):
+            functional.prelu(z, slope)
+
+
+def test_forms_of_the_gelu():
+    z, upstream = make((5, 3))
+    np.testing.assert_allclose(functional.gelu(z, approximate="tanh"), naive.gelu_tanh(z), rtol=1e-13)
+    got = functional.gelu_grad(z, upstream, approximate="tanh")
+    np.testing.assert_allclose(got, naive.gelu_tanh_grad(z, upstream), rtol=1e-12)
+    with pytest.raises(ValueError, match="approximate: expected 'none' or 'tanh', got 'erf'"):
+        functional.gelu(z, approximate="erf")

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array, random_array
 
 from fastml.kernels import _rules as rules
 from fastml.kernels import linear_epoch as kernels
+from fastml.kernels._epoch import Rule, clipping
 from fastml.kernels._loss_tile import ABSOLUTE, BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, SQUARED, settings
 from fastml.runtime.linear_loss import CSR
 
@@ -57,7 +58,7 @@ class Run:
         self.parameters = kernels.Parameters(values, grad, *moments, W, W_grad)
         defaults = {"beta_1": hyper.get("momentum", 0), "beta_2": 0, **hyper}
         hyper = [defaults["beta_1"], defaults["beta_2"], 1e-8, hyper.get("nesterov", False), 0]
-        self.rule = kernels.Rule(kind, np.array(hyper, dtype), float(max_grad_norm or 0), real(l2), real(l1))
+        self.rule = Rule(kind, np.array(hyper, dtype), float(max_grad_norm or 0), real(l2), real(l1))
         softmax = settings(dtype, SOFTMAX, keep=1 - label_smoothing, spread=label_smoothing / n_classes)
         self.settings = loss or softmax
         mass = 0 if loss else target.sum(axis=1) if target.ndim == 2 else 1
@@ -216,7 +217,7 @@ def test_csr_with_unsorted_and_repeated_indices():
 
 def test_clipping_of_nothing_and_of_a_zero_gradient():
     grad = np.array([3.0, 4.0])
-    assert kernels.clipping(grad, 0.0) == 1
-    assert math.isclose(kernels.clipping(grad, 2.5), 0.5)
-    assert kernels.clipping(grad, 10.0) == 1
-    assert kernels.clipping(0 * grad, 1.0) == 1
+    assert clipping(grad, 0.0) == 1
+    assert math.isclose(clipping(grad, 2.5), 0.5)
+    assert clipping(grad, 10.0) == 1
+    assert clipping(0 * grad, 1.0) == 1

@@ -27,6 +27,7 @@ MINUTE = 0.001  # of the starting loss: its least fall there
 STEADY_EPOCHS = 4  # at least so many have to go down together, lest noise be taken for a fall
 LASTING = 0.25  # of their fall: the least that the second half of them has
 STEADY = 0.5  # of all the ups and downs there: the least that they have to fall
+DEAD = 0.25  # of the units of a layer: how many must be silent
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class Finding:
     Parameters
     ----------
     name : str
-        What it is: "non-finite", "jump", "oscillating", "stuck", "overfitting" or "still falling".
+        What it is: "non-finite", "dead units", "jump", "oscillating", "stuck", "overfitting" or "still falling".
     message : str
         What was seen, with numbers.
     advice : str
         What to do about it.
     epochs : tuple of int
-        The epochs concerned, counted from 1 as on the axis of :class:`LossCurveDisplay`.
+        The epochs concerned, counted from 1 as on the axis of :class:`LossCurveDisplay`; none for dead units, of which
+        only the end is known.
     """
 
     name: str
@@ -94,6 +96,8 @@ def diagnose(estimator):
 
     - **non-finite**: a loss is NaN or infinite. Nothing else is looked at then. ``fit`` of this library raises a
       ValueError instead; curves of your own loops and of other estimators may show it.
+    - **dead units**: at least a quarter of the units of a hidden layer of ReLUs gave 0 for every training row. No
+      gradient reaches them, so they never come back. Known of networks of this library (``silent_units_``).
     - **jump**: one epoch doubles the highest of the three losses before, not negligibly; of a curve that oscillates
       only where it is five times that.
     - **oscillating**: rises of more than 10 % from one epoch to the next, and not negligible ones, add up to a quarter
@@ -108,14 +112,14 @@ def diagnose(estimator):
     - **overfitting**: in the second half of the epochs after its lowest value the validation loss (its median) is at
       least 10 % above it, not negligibly, while the training loss (its median) has fallen. Not where ``fit`` ended
       before ``max_iter``: then early stopping has seen to it.
-    - **still falling**: none of these, and in the last quarter of the epochs the watched loss (validation if there is
-      one) fell by more than 2 % of all that it has fallen and 0.1 % of its start, and steadily: in these epochs, or the
-      last four where they are fewer, the fall is at least half of all the ups and downs, and the second half has at
-      least a quarter of it.
+    - **still falling**: none of these but dead units, and in the last quarter of the epochs the watched loss (of
+      validation if there is one) fell by more than 2 % of all that it has fallen and 0.1 % of its start, and steadily:
+      in these epochs, or the last four where they are fewer, the fall is at least half of all the ups and downs, and
+      the second half has at least a quarter of it.
 
-    Curves of fewer than 5 epochs are only searched for values that are not finite. Scores, such as scikit-learn's
-    ``validation_scores_``, are not looked at. A curve of ``partial_fit`` is a value a call, each of other
-    rows: where the calls are small its noise may look like oscillation.
+    Curves of fewer than 5 epochs are only searched for values that are not finite; dead units are told of any. Scores,
+    such as scikit-learn's ``validation_scores_``, are not looked at. A curve of ``partial_fit`` is a value a call, each
+    of other rows: where the calls are small its noise may look like oscillation.
 
     Examples
     --------
@@ -131,15 +135,16 @@ def diagnose(estimator):
     model = _fitted_model(estimator)
     _check_has_loss_curve(model)
     curves = _curves(model)
-    broken = _non_finite(curves)
+    broken, dead = _non_finite(curves), _dead_units(model)
+    known = [finding for finding in (broken or dead,) if finding]
     if broken or len(curves.loss) < MIN_EPOCHS:
-        return [broken] if broken else []
+        return known
     oscillating = _oscillating(curves)
     jump = _jump(curves, BIG_JUMP if oscillating else JUMP)
     stuck = None if oscillating or jump else _stuck(curves)
     findings = [finding for finding in (jump, oscillating, stuck, _overfitting(curves)) if finding]
     falling = None if findings else _still_falling(curves)
-    return [falling] if falling else findings
+    return known + ([falling] if falling else findings)
 
 
 def _curves(model):
@@ -168,6 +173,20 @@ def _non_finite(curves):
                 bad,
             )
     return None
+
+
+def _dead_units(model):
+    shares = getattr(model, "silent_units_", None) or []
+    parts = [f"{share:.0%} in hidden layer {layer}" for layer, share in enumerate(shares, 1) if share > 0]
+    if max(shares, default=0) < DEAD:
+        return None
+    return Finding(
+        "dead units",
+        f"Units that gave 0 for every training row: {', '.join(parts)}.",
+        "Take activation='leaky_relu', lower the learning rate, scale the features, start with init='he', or set "
+        "batch_norm=True.",
+        (),
+    )
 
 
 def _oscillating(curves):

@@ -4,8 +4,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastml.estimators._linear import LinearClassifier
+from fastml.estimators._logits import log_sigmoid
 from fastml.estimators._targets import combined_weight, encode_classes, encode_indicators, is_matrix
-from fastml.functional import binary_cross_entropy, log_softmax, sigmoid, softmax
+from fastml.functional import log_softmax, sigmoid, softmax
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, settings
 from fastml.training.lbfgs import minimize_lbfgs, minimize_outputs
 from fastml.training.linear_problem import LEAST_SHARE
@@ -212,7 +213,7 @@ class LogisticClassifier(LinearClassifier):
         ndarray (n_samples, n_classes)
             In nats, at most 0.
         """
-        return _log_sigmoid(self._products(X)) if self._has_labels() else log_softmax(self._shared_logits(X))
+        return log_sigmoid(self._products(X)) if self._has_labels() else log_softmax(self._shared_logits(X))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -229,7 +230,7 @@ class LogisticClassifier(LinearClassifier):
     def _shared_logits(self, X):
         """Logits whose softmax is the probability of each class."""
         scores = self._products(X)
-        return np.hstack([np.zeros_like(scores), scores]) if self._is_binary() else _log_sigmoid(scores)
+        return np.hstack([np.zeros_like(scores), scores]) if self._is_binary() else log_sigmoid(scores)
 
     def _encode(self, y, dtype, sample_weight, classes=None):
         is_multilabel = is_matrix(y)
@@ -283,8 +284,3 @@ class LogisticClassifier(LinearClassifier):
 
     def _minimizer(self, problem):
         return minimize_outputs if problem.n_outputs > 1 else minimize_lbfgs
-
-
-def _log_sigmoid(z):
-    """log(1 / (1 + exp(-z))): minus the loss of a target of 1."""
-    return -binary_cross_entropy(z, np.ones_like(z))

@@ -11,7 +11,7 @@ class Progress:
     Parameters
     ----------
     estimator : FactorModel
-        Its ``tol``, ``n_iter_no_change`` and ``verbose`` are followed.
+        A ``FactorTraining``, whose ``tol``, ``n_iter_no_change`` and ``verbose`` are followed.
     score : callable or None
         ``factors -> score`` of held-out users; the best factors are then kept, else the last ones.
 
@@ -37,15 +37,14 @@ class Progress:
         name = type(self.estimator).__name__
         if not math.isfinite(sum(parts)):
             raise ValueError(
-                f"{name}: the objective is not finite after epoch {len(history) + 1}, {parts}. Scale the values of X, "
-                "raise regularization, or pass float64."
+                f"{name}: the objective is not finite after epoch {len(history) + 1}, {parts}. {self.estimator._cure}"
             )
         score = None if self.score is None else self.score(factors)
         if score is None or score > self.best_score:
             kept = factors
         self.whole = [*history, (parts, score)], kept
         if self.estimator.verbose:
-            print(_line(name, *self.whole[0][-1], len(history) + 1), flush=True)
+            print(f"{name}: epoch {len(history) + 1}, {_line(self.estimator._parts, *self.whole[0][-1])}", flush=True)
         return self._has_settled(sum(parts), history) if score is None else self._is_stale(score)
 
     def _has_settled(self, objective, history):
@@ -60,8 +59,8 @@ class Progress:
         return self.stale >= self.estimator.n_iter_no_change
 
 
-def _line(name, parts, score, n_epochs):
-    """A line for people who wait."""
-    parts = [f"{part:.6g}" for part in (sum(parts), *parts)]
-    line = "{}: epoch {}, objective {} (observed {}, unobserved {}, regularization {})".format(name, n_epochs, *parts)
+def _line(names, parts, score):
+    """The objective, its parts, and the score, for people who wait."""
+    named = ", ".join(f"{name} {part:.6g}" for name, part in zip(names, parts, strict=True))
+    line = f"objective {sum(parts):.6g} ({named})"
     return line if score is None else f"{line}, validation score {score:.4f}"

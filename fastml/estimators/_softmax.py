@@ -1,15 +1,18 @@
 """Multinomial logistic regression."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils import check_random_state
 
 from fastml._sklearn_compat import Interval
 from fastml.estimators._linear import LinearClassifier
 from fastml.estimators._targets import combined_weight, encode_classes
 from fastml.functional import log_softmax, softmax
 from fastml.kernels._loss_tile import SOFTMAX, settings
+from fastml.runtime import thread_count
+from fastml.training.sampled_problem import SampledProblem
 
 
 class SoftmaxClassifier(LinearClassifier):
@@ -42,8 +45,11 @@ class SoftmaxClassifier(LinearClassifier):
         when no entry of the gradient is larger, nor 10 times larger with features scaled to unit curvature.
     label_smoothing : float, default=0.0
         In [0, 1): share of each target that is spread evenly over all classes.
-    n_negatives : None
-        Reserved for candidate sampling; must be None.
+    n_negatives : int or None, default=None
+        Candidate sampling, for very many classes: the target competes with this many classes drawn for each step, and
+        with the other classes of the batch, in the place of all. Only with "minibatch" and labels, and below the number
+        of classes; batches are taken to be a random choice of rows, so leave ``shuffle`` on. What is learned is the
+        same but for noise; ``loss_curve_`` is then the sampled loss, not comparable with that of all classes.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied into ``sample_weight``.
     early_stopping : bool, default=False
@@ -73,9 +79,10 @@ class SoftmaxClassifier(LinearClassifier):
     intercept_ : ndarray (n_classes,), or (1,)
         Intercepts.
     loss_curve_ : list of float
-        Objective (mean loss in nats plus penalties) of each epoch (its running mean) or iteration.
+        Objective (mean loss in nats plus penalties) of each epoch (its running mean) or iteration. With
+        ``n_negatives`` its loss is among the sampled classes.
     validation_loss_curve_ : list of float or None
-        Mean loss on the held-out rows, in nats, with ``early_stopping``.
+        Mean loss on the held-out rows, in nats, with ``early_stopping``; over all classes also with ``n_negatives``.
     n_iter_ : int
         Epochs or iterations done.
     n_features_in_ : int
@@ -96,7 +103,7 @@ class SoftmaxClassifier(LinearClassifier):
     _parameter_constraints = {
         **LinearClassifier._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "n_negatives": [None],
+        "n_negatives": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -230,6 +237,30 @@ class SoftmaxClassifier(LinearClassifier):
 
     def _n_outputs(self, target):
         return len(self.classes_)
+
+    def _problem(self, X, coded, weight):
+        if self.n_negatives is None:
+            return super()._problem(X, coded, weight)
+        self._check_sampling(coded)
+        seed = check_random_state(self.random_state).randint(2**31)
+        options = {"fit_intercept": self.fit_intercept, "n_threads": thread_count(self.n_jobs)}
+        arguments = X, coded, weight, len(self.classes_), self._settings(X.dtype)
+        return SampledProblem(*arguments, n_negatives=int(self.n_negatives), seed=seed, **options)
+
+    def _check_sampling(self, coded):
+        """Raise where a loss of sampled classes would have no meaning."""
+        cure, n_classes = "or set n_negatives=None", len(self.classes_)
+        if self.solver != "minibatch":
+            raise ValueError(f"n_negatives needs solver='minibatch', got {self.solver!r}: change it, {cure}.")
+        if coded.ndim == 2:
+            raise ValueError(f"n_negatives needs labels, got y with probabilities: pass y.argmax(axis=1), {cure}.")
+        if self.label_smoothing > 0:
+            raise ValueError(f"n_negatives needs label_smoothing=0, got {self.label_smoothing}: change it, {cure}.")
+        if self.n_negatives >= n_classes:
+            raise ValueError(
+                f"n_negatives={self.n_negatives} must be below the number of classes, {n_classes}: there are no more "
+                f"to be drawn beside the target. Lower it, {cure}."
+            )
 
     def _settings(self, dtype):
         keep, spread = 1 - self.label_smoothing, self.label_smoothing / len(self.classes_)

@@ -8,24 +8,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastml._sklearn_compat import Interval, StrOptions, fit_context, with_callbacks
 from fastml.estimators._explanation import explain
-from fastml.estimators._fitting import CallbackTasks, unchanged_on_error
+from fastml.estimators._factor_training import FactorTraining, rows_of
+from fastml.estimators._fitting import unchanged_on_error
 from fastml.estimators._interactions import (
     check_ids,
     check_not_negative,
     check_weights,
-    hold_out,
     n_dimensions,
     without_zeros,
 )
-from fastml.estimators._progress import Progress
-from fastml.estimators._recommender import FactorModel
-from fastml.functional._sparse import canonical_csr
 from fastml.functional._validate import check_count
 from fastml.runtime import thread_count
-from fastml.training.wals import Factors, WALSProblem, fold_in
+from fastml.training.wals import WALSProblem, fold_in
 
 
-class WALS(FactorModel):
+class WALS(FactorTraining):
     """Matrix factorisation by weighted alternating least squares.
 
     X is users x items. Implicit feedback takes its entries as weights c and minimises::
@@ -127,8 +124,10 @@ class WALS(FactorModel):
     array([1, 2, 3])
     """
 
+    _parts = "observed", "unobserved", "regularization"
+    _cure = "Scale the values of X, raise regularization, or pass float64."
     _parameter_constraints = {
-        **FactorModel._parameter_constraints,
+        **FactorTraining._parameter_constraints,
         "feedback": [StrOptions({"implicit", "explicit"})],
         "regularization": [Interval(Real, 0, None, closed="left")],
         "unobserved_weight": [Interval(Real, 0, None, closed="left")],
@@ -326,31 +325,7 @@ class WALS(FactorModel):
         train, held_out = self._split(X, random_state)
         problem = self._problem(X, weights, train)
         factors = self._start(problem, X, train, random_state)
-        score = None if held_out is None else lambda now: self._ndcg(*held_out, now)
-        progress = Progress(self, score)
-        tasks = CallbackTasks(self, self.max_iter, lambda now: self._model(now, X, weights), *given, None)
-        with tasks.fit():
-            interrupt = self._iterate(problem, factors, progress, tasks)
-            history, kept = progress.whole
-            self.__dict__.update(self._model(kept, X, weights))
-            self.loss_curve_, self.n_iter_ = np.array([parts for parts, _ in history]), len(history)
-            self.validation_scores_ = [score for _, score in history] if self.early_stopping else None
-        return interrupt
-
-    def _iterate(self, problem, factors, progress, tasks):
-        """Epochs until one of all says to stop; returns a KeyboardInterrupt that is to be raised later, or None."""
-        try:
-            for _ in range(self.max_iter):
-                tasks.begin_iteration(factors)
-                factors, parts = problem.epoch(factors)
-                stop = progress.record(parts, factors)
-                if tasks.end_iteration(factors) or stop:
-                    break
-        except KeyboardInterrupt as interrupt:
-            if self.keep_on_interrupt and progress.whole[0]:
-                return interrupt
-            raise
-        return None
+        return self._train(problem, factors, held_out, given, lambda now: self._model(now, X, weights))
 
     def _terms(self):
         """What the objective depends on."""
@@ -361,43 +336,21 @@ class WALS(FactorModel):
             "regularization_exponent": self.regularization_exponent,
         }
 
-    def _split(self, X, random_state):
-        """Ids of the users to train on, and the rows of the others, each split for the score, or None."""
-        if not self.early_stopping:
-            return slice(None), None
-        eligible = np.flatnonzero(np.diff(X.indptr) >= 2)
-        held_out = random_state.permutation(eligible)[: int(np.ceil(self.validation_fraction * len(eligible)))]
-        train = np.setdiff1d(np.arange(X.shape[0]), held_out)
-        if not (len(held_out) and _rows(X, train).nnz):
-            raise ValueError(
-                f"early_stopping: {len(eligible)} users have two entries or more in X (users x items), too few to hold "
-                "some out and train on others; lower validation_fraction or set early_stopping=False."
-            )
-        return train, hold_out(_rows(X, held_out))
-
     def _problem(self, X, weights, train):
         options = {"solver": self.solver, "block_size": self.block_size, "n_threads": thread_count(self.n_jobs)}
         if weights is not None:
-            weights = _rows(weights, train).data
+            weights = rows_of(weights, train).data
             if not weights.any():
                 raise ValueError("weights: all are 0 for the users to train on; lower validation_fraction.")
-        return WALSProblem(_rows(X, train), weights=weights, **self._terms(), **options)
+        return WALSProblem(rows_of(X, train), weights=weights, **self._terms(), **options)
 
     def _start(self, problem, X, train, random_state):
         """Factors to begin at."""
         if not (self.warm_start and hasattr(self, "item_factors_")):
             return problem.start(self.n_factors, self.init_scale, random_state)
-        last, wanted = self._factors(), (*X.shape, self.n_factors, self.feedback)
-        feedback = "implicit" if last.item_biases is None else "explicit"
-        given = (len(last.users), *last.items.shape, feedback)
-        if wanted != given:
-            raise ValueError(
-                "warm_start needs the same users x items, n_factors and feedback: the last fit had "
-                f"{given}, now it is {wanted}; set warm_start=False to start afresh."
-            )
+        last = self._last_factors(X, self.n_factors, self.feedback)
         biases = None if last.user_biases is None else last.user_biases[train]
-        *arrays, mean = last._replace(users=last.users[train], user_biases=biases)
-        return Factors(*(None if array is None else array.astype(X.dtype) for array in arrays), mean)
+        return last._replace(users=last.users[train], user_biases=biases)
 
     def _model(self, factors, X, weights):
         """Attributes of a model with these factors; users that were held out are folded in."""
@@ -438,8 +391,3 @@ class WALS(FactorModel):
     def _fold_in(self, X, factors, weights=None):
         weights = None if weights is None else weights.data
         return fold_in(X, factors, n_threads=thread_count(self.n_jobs), weights=weights, **self._terms())
-
-
-def _rows(X, ids):
-    """Some rows of a CSR; X itself for a slice, which is all of them."""
-    return X if isinstance(ids, slice) else canonical_csr(X[ids])

@@ -44,8 +44,11 @@ def drawn(target, negatives):
     return Drawn(np.concatenate([columns, others]), counts, position)
 
 
-def gather(occurring, W, b, log_q, masks_hits, dtype):
-    """Candidates as kernels take them, from tables of all classes; ``b`` and ``log_q`` may be None."""
+def gather(occurring, W, b, log_q, masks_hits, dtype, features=None):
+    """Candidates as kernels take them, from tables of all classes; ``b`` and ``log_q`` may be None.
+
+    With ``features``, those columns of ``W``.
+    """
     classes, counts, position = occurring
     shift = np.zeros(len(classes), dtype)
     if b is not None:
@@ -53,7 +56,8 @@ def gather(occurring, W, b, log_q, masks_hits, dtype):
     if log_q is not None:
         shift -= log_q[classes].astype(dtype, copy=False)
     column_shift = shift[: len(counts)] + np.log(counts).astype(dtype)
-    rows = W.take(classes, axis=0).astype(dtype, copy=False)
+    rows = W.take(classes, axis=0) if features is None else W[np.ix_(classes, features)]
+    rows = rows.astype(dtype, copy=False)
     return kernels.Candidates(rows, shift, column_shift, position, masks_hits)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -20,6 +20,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import fastml
 from fastml import LinearRegressor, LogisticClassifier, SoftmaxClassifier
 from fastml.display import Finding, diagnose
 from fastml.optim import SGD, Adam
@@ -153,6 +154,42 @@ def test_stuck_with_dead_units(seed):
     (finding,) = diagnose(model)
     assert finding.name == "stuck"
     assert "dead" in finding.advice
+
+
+@seeds
+def test_dead_units(seed):
+    """Counted on the training rows, where they were left."""
+    raw = load_digits().data
+    model = fastml.MLPClassifier((64, 64), optimizer=SGD(0.2), max_iter=6, random_state=seed).fit(raw, y)
+    h, shares = raw, []
+    for coef, intercept in zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True):
+        h = np.maximum(h @ coef + intercept, 0)
+        shares.append((h == 0).all(axis=0).mean())
+    assert model.silent_units_ == shares
+    assert max(shares) > 0.5
+    finding = diagnose(model)[0]
+    assert finding.name == "dead units"
+    assert f"{max(shares):.0%} in hidden layer {np.argmax(shares) + 1}" in finding.message
+    assert all(cure in finding.advice for cure in ("leaky_relu", "lower the learning rate", "he", "batch_norm"))
+    for cure in {"activation": "leaky_relu", "optimizer": SGD(0.05)}, {"optimizer": SGD(0.01)}, {"batch_norm": True}:
+        cured = clone(model).set_params(**cure).fit(raw, y)
+        assert "dead units" not in names(cured)
+        assert cured.score(raw, y) > 2 * model.score(raw, y)
+
+
+@seeds
+@pytest.mark.parametrize("load", [load_digits, load_iris, load_breast_cancer, load_diabetes])
+def test_networks_in_good_health_give_no_alarm(load, seed):
+    kind = fastml.MLPRegressor if load is load_diabetes else fastml.MLPClassifier
+    for settings in (
+        {"learning_rate_init": 0.005},
+        {"hidden_layer_sizes": (30, 30), "optimizer": SGD(0.03, momentum=0.9), "max_iter": 100},
+        {"hidden_layer_sizes": 300, "learning_rate_init": 0.01, "alpha": 1.0},
+        {"batch_norm": True, "dropout": 0.2, "learning_rate_init": 0.01},
+    ):
+        model = kind(random_state=seed, early_stopping=True, **settings).fit(*scaled(load))
+        assert "dead units" not in names(model)
+        assert max(model.silent_units_) < 0.2
 
 
 def few_noisy_rows(seed):

@@ -250,7 +250,8 @@ PARAMETERS = [
     ("loss", ["mse", None, 1], "'loss' parameter .* must be a str among"),
     ("delta", [0.0, -1, np.nan, "1", None], "'delta' parameter"),
     ("label_smoothing", [-0.1, 1.0, np.nan, "0"], "'label_smoothing' parameter"),
-    ("n_negatives", [5, "auto"], "'n_negatives' parameter .* must be None"),
+    ("n_negatives", [0, 1.5, "auto"], "'n_negatives' parameter"),
+    ("n_negatives", [3], "n_negatives=3 must be below the number of classes, 3"),
     ("class_weight", ["equal", [1, 2, 3], 2.0], "'class_weight' parameter"),
     (
         "class_weight",

@@ -5,6 +5,7 @@ import doctest
 import gzip
 import importlib.util
 import re
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -131,3 +132,38 @@ def test_gowalla_beats_popularity(gowalla):
     baseline = recall(popular, test).mean(), ndcg(popular, test).mean()
     np.testing.assert_allclose(baseline, [0.0416, 0.0317], atol=6e-5)
     assert (np.array(gowalla.figures(train, test, n_factors=16, max_iter=2)) > 1.3 * np.array(baseline)).all()
+
+
+def test_uci_regression(tmp_path, monkeypatch):
+    script, rng = load("uci_regression"), np.random.default_rng(0)
+    table, folder = rng.standard_normal((60, 4)), tmp_path / "made-up"
+    table[:, 3] = 100 + 20 * table[:, 0]
+    folder.mkdir()
+    rows = rng.permutation(60)
+    files = {"data": table, "index_features": [0, 1, 2], "index_target": [3], "n_splits": [2]}
+    for k in range(2):
+        files |= {f"index_train_{k}": rows[10:], f"index_test_{k}": rows[:10]}
+    for name, values in files.items():
+        np.savetxt(folder / f"{name}.txt", values)
+    with tarfile.open(tmp_path / "all.tar.xz", "w:xz") as archive:
+        archive.add(folder, "made-up")
+    (X, y, splits), (X_tar, *_) = (script.load(place, "made-up") for place in (tmp_path, tmp_path / "all.tar.xz"))
+    np.testing.assert_array_equal(X, X_tar)
+    np.testing.assert_allclose(X, table[:, :3])
+    np.testing.assert_array_equal(splits[1][1], rows[:10])
+    monkeypatch.setattr(script, "CANDIDATES", [{"rate": rate, "alpha": 0.0, "sizes": (5,)} for rate in (1e-6, 0.03)])
+    found = script.errors(X, y, splits)
+    assert found.shape == (2, 2)
+    assert found.max() < 10
+
+
+def test_gowalla_sampled(gowalla, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    script, X = load("gowalla_sampled"), made_up_interactions()
+    small = {"n_factors": 4, "max_iter": 2, "batch_size": 50, "n_negatives": 5}
+    for parameters in script.VARIANTS.values():
+        assert all(np.isfinite(script.figures(*gowalla.held_out_fifth(X), **{**parameters, **small})))
+    monkeypatch.setattr(script, "SOFTMAX", {**script.SOFTMAX, **small})
+    monkeypatch.setattr(script, "SEARCH", {"n_factors": [2, 3], "sampler": ["popularity"]})
+    script.tune(X)
+    assert len(capsys.readouterr().out.splitlines()) == 3

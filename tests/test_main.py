@@ -171,7 +171,7 @@ def test_info(capsys):
     told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert told["fastml"] == fastml.__version__
     assert told["numpy"] == np.__version__
-    assert {"python", "scikit-learn", "numba", "CPU", "threads", "kernel"} <= set(told)
+    assert {"python", "scikit-learn", "numba", "CPU", "cores", "threads", "kernel", "environment"} <= set(told)
 
 
 def compiled_by(action):

@@ -4,26 +4,63 @@ import functools
 import statistics
 import time
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from _memory import MemoryWatch
 from numba import njit
 from sklearn.exceptions import ConvergenceWarning
 
+import fastml
 from fastml.runtime import run_blocks, run_tasks, thread_count
 
 try:
     import torch
 except ImportError:
     torch = None
+try:
+    import jax
+except ImportError:
+    jax = None
 
 N_THREADS = thread_count()
+PEAKS = {}  # package of an estimator: the most bytes beyond what was there in the fit of it that was timed last
 _BLOCK = 2**18
+_PACKAGES = ("numpy", "scipy", "numba", "scikit-learn", "torch", "jax", "implicit", "irspack")
+
+
+def peer_versions():
+    """Versions of fastml, of what it stands on and of the peers that are installed."""
+    versions = {"fastml": fastml.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            pass
+    return versions
+
+
+def is_installed(name):
+    """Whether a candidate can run: ``torch.compile`` needs torch, ``numpy`` is there."""
+    return {"torch": torch, "jax": jax}.get(name.partition(".")[0], np) is not None
 
 
 def use_all_threads():
     """Give PyTorch the threads that fastml has."""
     if torch is not None:
         torch.set_num_threads(N_THREADS)
+
+
+def jax_step(loss_of, *arrays):
+    """Value and gradients of ``loss_of(*arrays)`` under ``jax.jit``, which takes the cores that it finds."""
+    step = jax.jit(jax.value_and_grad(loss_of, argnums=tuple(range(len(arrays)))))
+    inside = [jax.numpy.asarray(array) for array in arrays]
+
+    def run():
+        loss, grads = jax.block_until_ready(step(*inside))
+        return np.asarray(loss), *map(np.asarray, grads)
+
+    return run
 
 
 def compare(functions, rounds):
@@ -48,20 +85,23 @@ def compare(functions, rounds):
 
 def timed(function, repeats=1):
     """Result, and the least seconds of a call."""
-    best = np.inf
+    best, peak = np.inf, 0
     for _ in range(repeats):
-        start = time.perf_counter()
-        with warnings.catch_warnings():
+        with MemoryWatch() as watch, warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            start = time.perf_counter()
             result = function()
-        best = min(best, time.perf_counter() - start)
+            best = min(best, time.perf_counter() - start)
+        peak = max(peak, watch.extra or 0)
+    PEAKS[type(result).__module__.partition(".")[0]] = peak or None
     return result, best
 
 
 def print_comparisons(comparisons, wanted):
     """Print the median of three ratios for each comparison whose name holds one of the ``wanted`` words.
 
-    A comparison is (function, data, options); the function gives seconds of the peer, seconds of fastml, a note.
+    A comparison is (function, data, options); the function gives seconds of the peer, seconds of fastml, a note, and
+    perhaps how many passes over the data fastml made.
     """
     print(f"{N_THREADS} threads")
     for name, (function, data, options) in comparisons.items():
@@ -69,7 +109,7 @@ def print_comparisons(comparisons, wanted):
             continue
         arrays = data()
         results = sorted((function(*arrays, **options) for _ in range(3)), key=lambda r: r[0] / r[1])
-        theirs, ours, note = results[1]
+        theirs, ours, note, *_ = results[1]
         ratios = ", ".join(f"{r[0] / r[1]:.1f}" for r in results)
         print(f"{name:40} {theirs:7.3f} s {ours:7.3f} s {theirs / ours:5.1f}x  (all: {ratios})  {note}", flush=True)
 

@@ -1,19 +1,21 @@
-"""InfoNCE with all gradients, in one direction and in both: fastml, NumPy, PyTorch eager and compiled.
+"""InfoNCE with all gradients, in one direction and in both: fastml, NumPy, PyTorch eager and compiled, JAX.
 
 ``pytest benchmarks/bench_contrastive.py`` times each on its own; ``python benchmarks/bench_contrastive.py`` takes them
-in turns and prints the ratios.
+in turns and prints the ratios; with the word ``memory``, the peak of fastml's memory at sizes whose logits fit nowhere.
 """
 
 import sys
 
 import numpy as np
 import pytest
-from _peers import N_THREADS, compare, machine, torch, use_all_threads
+from _memory import MemoryWatch
+from _peers import N_THREADS, compare, is_installed, jax, jax_step, machine, timed, torch, use_all_threads
 
 from fastml.functional import info_nce_grad
 
 DIRECTIONS = {"one": False, "both": True}
 SHAPES = [(1024, 128), (4096, 128), (16384, 128)]  # pairs, features
+LARGE_SHAPES = [(65536, 128), (131072, 64)]  # for memory
 TEMPERATURE = 0.07
 
 
@@ -89,7 +91,24 @@ def make_torch_compile(*arrays):
     return torch_step(lambda function: torch.compile(function, dynamic=False), *arrays)
 
 
-MAKERS = {"fastml": make_fastml, "numpy": make_numpy, "torch": make_torch, "torch.compile": make_torch_compile}
+def make_jax(queries, keys, is_symmetric):
+    def loss_of(queries, keys):
+        logits = queries @ keys.T / TEMPERATURE
+        loss = (jax.nn.logsumexp(logits, axis=1) - jax.numpy.diag(logits)).sum()
+        if not is_symmetric:
+            return loss
+        return (loss + (jax.nn.logsumexp(logits, axis=0) - jax.numpy.diag(logits)).sum()) / 2
+
+    return jax_step(loss_of, queries, keys)
+
+
+MAKERS = {
+    "fastml": make_fastml,
+    "numpy": make_numpy,
+    "torch": make_torch,
+    "torch.compile": make_torch_compile,
+    "jax": make_jax,
+}
 
 
 def check(result, expected):
@@ -103,8 +122,8 @@ def check(result, expected):
 @pytest.mark.parametrize("directions", DIRECTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_info_nce_grad(benchmark, record, small, shape, directions, name):
-    if name.startswith("torch"):
-        pytest.importorskip("torch")
+    if not is_installed(name):
+        pytest.skip(f"{name} is not installed")
     n, d = (67, 16) if small else shape
     benchmark.group = f"info_nce_grad {n}x{d}, directions: {directions}"
     arrays = *data((n, d)), DIRECTIONS[directions]
@@ -114,11 +133,26 @@ def test_info_nce_grad(benchmark, record, small, shape, directions, name):
     record(bytes_moved=4 * arrays[0].nbytes, operations=6 * n * n * d)
 
 
+def print_memory():
+    """Peaks beyond the inputs; the logits alone would be 16 and 64 GiB."""
+    for shape in LARGE_SHAPES:
+        for directions, is_symmetric in DIRECTIONS.items():
+            rng = np.random.default_rng(0)
+            arrays = [rng.standard_normal(shape, dtype=np.float32) for _ in range(2)]
+            info_nce_grad(*(rows[:1024] for rows in arrays), symmetric=is_symmetric)  # compiled before
+            with MemoryWatch() as watch:
+                _, seconds = timed(lambda arrays=arrays, both=is_symmetric: info_nce_grad(*arrays, symmetric=both))
+            size = f"{shape[0]} x {shape[1]}, directions: {directions}"
+            print(f"{size:30} {watch.extra / 2**20:6.0f} MiB beyond the inputs, {seconds:.1f} s", flush=True)
+
+
 def main(words):
     """Print the ratios, taken in turns, and the share of the rate of sgemm, with 6 n n d operations."""
+    if "memory" in words:
+        return print_memory()
     sgemm = machine()["sgemm"]
     print(f"{N_THREADS} threads; sgemm {sgemm:.0f} GFLOP/s", flush=True)
-    names = [name for name in MAKERS if torch is not None or not name.startswith("torch")]
+    names = [name for name in MAKERS if is_installed(name)]
     for n, d in SHAPES:
         for directions, is_symmetric in DIRECTIONS.items():
             if words and not {str(n), directions} & set(words):
@@ -127,10 +161,11 @@ def main(words):
             functions, expected = {name: MAKERS[name](*arrays) for name in names}, in_numpy(*arrays)
             for function in functions.values():
                 check(function(), expected)
-            seconds = compare(functions, rounds=3 if n > 8192 else 9)
+            seconds = compare(functions, rounds=2 if n > 8192 else 9)
+            seconds["sgemm alone"] = 6 * n * n * d / 1e9 / sgemm
             print(f"{n} x {d}, directions: {directions}")
             for name, median in seconds.items():
-                ratio, share = median / seconds["fastml"], 6 * n * n * d / median / 1e9 / sgemm
+                ratio, share = median / seconds["fastml"], seconds["sgemm alone"] / median
                 print(f"  {name:14} {1e3 * median:9.2f} ms {ratio:6.2f}x {share:5.2f} of sgemm", flush=True)
 
 

@@ -9,14 +9,16 @@ import pytest
 import sklearn
 from _peers import compare, machine, torch, use_all_threads
 
-from fastml.optim import SGD, AdamW
+from fastml.optim import SGD, AdaGrad, AdamW, RMSProp
 
 SIZES = [1_000, 100_000, 1_000_000, 30_000_000]
 RULES = {  # fastml's optimizer, bytes a parameter: gradient read, the others read and written
     "adamw": (AdamW(1e-3), 4 * 7),
     "sgd": (SGD(1e-3, momentum=0.9), 4 * 5),
+    "adagrad": (AdaGrad(1e-3, epsilon=1e-8), 4 * 5),
+    "rmsprop": (RMSProp(1e-3, rho=0.9, epsilon=1e-8), 4 * 5),
 }
-OPERATIONS = {"adamw": 14, "sgd": 4}  # a parameter
+OPERATIONS = {"adamw": 14, "sgd": 4, "adagrad": 7, "rmsprop": 9}  # a parameter
 
 
 def data(n):
@@ -69,7 +71,26 @@ def make_numpy(rule, w, g):
         np.multiply(m, real(1e-3), out=between)
         np.subtract(w, between, out=w)
 
-    return {"adamw": adamw, "sgd": sgd}[rule]
+    def scaled_step():
+        np.sqrt(v, out=between)
+        np.add(between, real(1e-8), out=between)
+        np.divide(g, between, out=between)
+        np.multiply(between, real(1e-3), out=between)
+        np.subtract(w, between, out=w)
+
+    def adagrad():
+        np.multiply(g, g, out=between)
+        np.add(v, between, out=v)
+        scaled_step()
+
+    def rmsprop():
+        np.multiply(v, real(0.9), out=v)
+        np.multiply(g, g, out=between)
+        np.multiply(between, real(0.1), out=between)
+        np.add(v, between, out=v)
+        scaled_step()
+
+    return {"adamw": adamw, "sgd": sgd, "adagrad": adagrad, "rmsprop": rmsprop}[rule]
 
 
 def make_torch(rule, w, g):
@@ -77,9 +98,12 @@ def make_torch(rule, w, g):
     use_all_threads()
     parameter = torch.from_numpy(w).requires_grad_()
     parameter.grad = torch.from_numpy(g)
-    if rule == "adamw":
-        return torch.optim.AdamW([parameter], lr=1e-3, fused=True).step
-    return torch.optim.SGD([parameter], lr=1e-3, momentum=0.9, fused=True).step
+    return {
+        "adamw": lambda: torch.optim.AdamW([parameter], lr=1e-3, fused=True),
+        "sgd": lambda: torch.optim.SGD([parameter], lr=1e-3, momentum=0.9, fused=True),
+        "adagrad": lambda: torch.optim.Adagrad([parameter], lr=1e-3, eps=1e-8, fused=True),
+        "rmsprop": lambda: torch.optim.RMSprop([parameter], lr=1e-3, alpha=0.9, eps=1e-8),  # there is no fused one
+    }[rule]().step
 
 
 MAKERS = {"fastml": make_fastml, "unchecked": make_unchecked, "numpy": make_numpy, "torch": make_torch}

@@ -144,7 +144,7 @@ def test_loss_grad(benchmark, record, small, name, shape, maker):
         pytest.importorskip("torch")
     if small:
         shape = SMALL[shape]
-    benchmark.group = f"{name}_grad {shape}"
+    benchmark.group = f"{name}_grad {'x'.join(map(str, shape))}"
     z, t = data(name, shape)
     function = MAKERS[maker](name, z, t)
     check(function(), name, z, t)

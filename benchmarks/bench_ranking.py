@@ -14,7 +14,7 @@ from fastml import functional
 SHAPES = [(60_000, 12_000, 10), (60_000, 12_000, 100)]  # rows, items, ranked
 SMALL = {shape: (300, 1200, shape[2]) for shape in SHAPES}
 RELEVANT = 20  # items a row, on average
-METRICS = ["ndcg", "recall", "average_precision"]
+METRICS = ["ndcg", "recall", "precision", "hit_rate", "reciprocal_rank", "average_precision"]
 
 
 def data(shape):
@@ -38,6 +38,12 @@ def in_numpy(name, ranked, relevant):
     hits = (known[at] == asked).reshape(n, k)
     if name == "recall":
         return hits.sum(axis=1) / np.maximum(counts, 1)
+    if name == "precision":
+        return hits.sum(axis=1) / k
+    if name == "hit_rate":
+        return hits.any(axis=1).astype(float)
+    if name == "reciprocal_rank":
+        return hits.any(axis=1) / (1 + hits.argmax(axis=1))
     possible = np.maximum(np.minimum(counts, k), 1)
     if name == "average_precision":
         return (hits * hits.cumsum(axis=1) / np.arange(1, k + 1)).sum(axis=1) / possible

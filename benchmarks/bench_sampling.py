@@ -74,7 +74,7 @@ def test_draw(benchmark, record, small, m, way, name):
     functions = makers(n_classes, m, replacement)
     if name not in functions:
         pytest.skip(f"{name} is not installed, or does not draw so")
-    benchmark.group = f"{m} of {n_classes} {way}"
+    benchmark.group = f"draw {m} of {n_classes} {way}"
     check(functions[name](), m, n_classes, replacement)
     benchmark.pedantic(functions[name], rounds=5, warmup_rounds=1)
     record(bytes_moved=(8 + 16) * m, operations=m)  # an id, and an entry of the table

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, value and gradient: fastml, in-place NumPy, PyTorch eager and compiled.
+"""Softmax cross-entropy, value and gradient: fastml, in-place NumPy, PyTorch eager and compiled, JAX.
 
 ``pytest benchmarks/bench_softmax.py`` times each on its own; ``python benchmarks/bench_softmax.py`` takes them in
 turns and prints the ratios.
@@ -6,7 +6,7 @@ turns and prints the ratios.
 
 import numpy as np
 import pytest
-from _peers import N_THREADS, compare, machine, torch, use_all_threads
+from _peers import N_THREADS, compare, is_installed, jax, jax_step, machine, torch, use_all_threads
 
 from fastml.functional import softmax_cross_entropy_grad
 from fastml.kernels import softmax as kernels
@@ -82,12 +82,21 @@ def make_torch_compile(z, y):
     return torch_step(torch.compile(torch.nn.functional.cross_entropy, dynamic=False), z, y)
 
 
+def make_jax(z, y):
+    def loss_of(logits):
+        rows = jax.numpy.arange(len(y))
+        return (jax.nn.logsumexp(logits, axis=1) - logits[rows, y]).sum()
+
+    return jax_step(loss_of, z)
+
+
 MAKERS = {
     "fastml": make_fastml,
     "kernel": make_kernel,
     "numpy": make_numpy,
     "torch": make_torch,
     "torch.compile": make_torch_compile,
+    "jax": make_jax,
 }
 
 
@@ -103,8 +112,8 @@ def check(result, z, y):
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 def test_softmax_cross_entropy_grad(benchmark, record, small, shape, name):
-    if name.startswith("torch"):
-        pytest.importorskip("torch")
+    if not is_installed(name):
+        pytest.skip(f"{name} is not installed")
     if small:
         shape = SMALL[shape]
     benchmark.group = f"softmax_cross_entropy_grad {shape[0]}x{shape[1]}"
@@ -119,7 +128,7 @@ def main():
     """Print the ratios, taken in turns."""
     limits = machine()
     print(f"{N_THREADS} threads; " + ", ".join(f"{name} {value:.1f}" for name, value in limits.items()), flush=True)
-    names = [name for name in MAKERS if torch is not None or not name.startswith("torch")]
+    names = [name for name in MAKERS if is_installed(name)]
     for shape in SHAPES:
         z, y = data(shape)
         functions = {name: MAKERS[name](z, y) for name in names}

@@ -65,6 +65,7 @@ def lbfgs_against_logistic_regression(X, y, X_test, y_test, *, C=1.0, max_iter=1
         their_seconds,
         our_seconds,
         f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}",
+        ours.n_iter_,
     )
 
 
@@ -78,6 +79,7 @@ def minibatch_against_logistic_regression(X, y, X_test, y_test, *, accuracy=0.84
         their_seconds,
         our_seconds,
         f"test accuracy {theirs.score(X_test, y_test):.4f}, {ours.score(X_test, y_test):.4f}",
+        ours.n_iter_,
     )
 
 
@@ -106,7 +108,7 @@ def epoch_against_torch(X, y, *_, batch_size=64, epochs=3):
     timed(lambda: model.fit(X[:1000], y[:1000]))
     ours = timed(lambda: model.fit(X, y))[1] / epochs
     theirs = timed(lambda: [epoch() for _ in range(epochs)])[1] / epochs
-    return theirs, ours, f"batch size {batch_size}"
+    return theirs, ours, f"batch size {batch_size}", 1
 
 
 COMPARISONS = {
@@ -119,13 +121,13 @@ COMPARISONS = {
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_comparison(benchmark, small, name):
+def test_comparison(benchmark, record_fit, small, name):
     function, data, options = COMPARISONS[name]
     X, y, X_test, y_test = data()
     if small:
         X, y, options = X[:2000], y[:2000], {**options, **({"accuracy": 0.7} if "0.845" in name else {})}
-    theirs, ours, note = benchmark.pedantic(lambda: function(X, y, X_test, y_test, **options), rounds=1)
-    benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
+    found = benchmark.pedantic(lambda: function(X, y, X_test, y_test, **options), rounds=1)
+    record_fit(found, X, n_outputs=len(np.unique(y)))
 
 
 if __name__ == "__main__":

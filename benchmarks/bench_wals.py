@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from _data import FOLDER, gowalla, interactions
-from _peers import N_THREADS, compare, print_comparisons, timed
+from _memory import peak_extra_memory
+from _peers import N_THREADS, PEAKS, compare, print_comparisons, timed
 from bench_softmax_classifier import Until
 from numba import njit
 from scipy.sparse import csr_matrix
@@ -48,7 +49,7 @@ ALPHA, REG = 10.0, 0.1  # implicit's
 RATIO = ALPHA / (ALPHA - 1)  # of its scores to those of WALS
 SCALE = np.float32(RATIO**-0.5)  # of factors of WALS to its own
 TERMS = {"regularization": REG / ALPHA, "unobserved_weight": 1 / (ALPHA - 1), "regularization_exponent": 0.0}
-BLOCK_SIZE = 64
+BLOCK_SIZE, CG_STEPS = 64, 3
 SHAPE, N_ENTRIES = (60_000, 12_000), 4_500_000
 ONE_BLAS_THREAD = functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")  # as implicit advises
 SMALL = {"n_entries": 30_000, "shape": (1000, 300)}
@@ -132,7 +133,7 @@ def goal_of_implicit(X, *, solver, n_factors):
     theirs = course_of_implicit(X, n_factors)
     ours = course_of_fastml(X, n_factors, solver, goal=theirs[-1].objective)
     assert ours[-1].objective <= theirs[-1].objective
-    return theirs[-1].seconds, ours[-1].seconds, f"{len(ours)} epochs to {theirs[-1].objective:.5g}"
+    return theirs[-1].seconds, ours[-1].seconds, f"{len(ours)} epochs to {theirs[-1].objective:.5g}", len(ours)
 
 
 # ---------------------------------------------------------------------------------------------- epochs
@@ -191,7 +192,16 @@ def epoch_against(epochs_of_peer, X, *, solver, n_factors, rounds=3):
     seconds = [[timed(epoch)[1] for epoch, _ in both] for _ in range(1 + rounds)]
     theirs, ours = (objective(X, *factors()) for _, factors in both)
     assert ours <= 1.02 * theirs
-    return *np.median(seconds[1:], axis=0), f"objective after {rounds + 1} epochs {theirs:.5g}, {ours:.5g}"
+    PEAKS.update(zip(("peer", "fastml"), (peak_extra_memory(epoch) for epoch, _ in both), strict=True))
+    return *np.median(seconds[1:], axis=0), f"objective after {rounds + 1} epochs {theirs:.5g}, {ours:.5g}", 1
+
+
+def operations(X, solver, n_factors):
+    """Of an epoch at least: Gramians, then for each row its system, from its entries, and the steps or the solution."""
+    f, n_rows, b = n_factors, sum(X.shape), min(BLOCK_SIZE, n_factors)
+    an_entry = {"cholesky": f**2, "block": f * b + 4 * f}.get(solver, 4 * f * (CG_STEPS + 1))
+    a_row = {"cholesky": f**3 / 3 + 2 * f**2, "block": f * b**2 / 3 + 2 * f**2}.get(solver, 2 * f**2 * (CG_STEPS + 1))
+    return 2 * X.nnz * an_entry + n_rows * (f**2 + a_row)
 
 
 # ---------------------------------------------------------------------------------------------- recommending
@@ -212,7 +222,8 @@ def recommend_against_implicit(X, *, solver, n_factors, k=10):
     functions = {"implicit": theirs, "fastml": lambda: model.recommend(users, k=k)}
     np.testing.assert_allclose(functions["fastml"]()[1], theirs()[1], rtol=1e-3, atol=1e-6)
     seconds = compare(functions, rounds=1)
-    return seconds["implicit"], seconds["fastml"], f"{1e6 * seconds['fastml'] / len(users):.0f} us a user"
+    PEAKS.update({name: peak_extra_memory(function) for name, function in functions.items()})
+    return seconds["implicit"], seconds["fastml"], f"{1e6 * seconds['fastml'] / len(users):.0f} us a user", 1
 
 
 # ---------------------------------------------------------------------------------------------- comparisons
@@ -259,7 +270,7 @@ def is_present(name):
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_comparison(benchmark, small, name):
+def test_comparison(benchmark, record_fit, small, name):
     if not is_present(name):
         pytest.skip("the peer or the data are not there")
     function, data, options = COMPARISONS[name]
@@ -269,8 +280,9 @@ def test_comparison(benchmark, small, name):
         X, options = interactions(**SMALL), {**options, "n_factors": min(options["n_factors"], 96)}
     else:
         X = data()[0]
-    theirs, ours, note = benchmark.pedantic(lambda: function(X, **options), rounds=1)
-    benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
+    found = benchmark.pedantic(lambda: function(X, **options), rounds=1)
+    scores = 2 * X.shape[0] * X.shape[1] * options["n_factors"]
+    record_fit(found, X, flops_a_pass=scores if "recommend" in name else operations(X, **options))
 
 
 def test_objective_is_that_of_implicit():

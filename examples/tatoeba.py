@@ -39,7 +39,7 @@ from fastml.optim import Adam
 
 N_HELD_OUT = 5000
 N_COMPONENTS = 128
-CHOSEN = {"batch_size": 2048, "max_iter": 4, "temperature": 0.05, "optimizer": Adam(0.005), "random_state": 0}
+CHOSEN = {"batch_size": 2048, "max_iter": 8, "temperature": 0.07, "optimizer": Adam(0.0025), "random_state": 0}
 
 # %%
 # A sentence may have several translations, and these may have other ones. All pairs that hang together this way are a
@@ -157,9 +157,9 @@ def line(name, figures):
 
 START = {"batch_size": 2048, "max_iter": 2, "temperature": 0.07, "optimizer": Adam(0.01), "random_state": 0}
 SEARCH = {
-    "optimizer": [Adam(0.0025), Adam(0.005), Adam(0.01)],
-    "temperature": [0.03, 0.05, 0.1],
-    "max_iter": [4],
+    "optimizer": [Adam(rate) for rate in (0.001, 0.0025, 0.005, 0.01)],
+    "temperature": [0.05, 0.1, 0.14],
+    "max_iter": [4, 8],
 }
 
 

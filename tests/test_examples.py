@@ -167,3 +167,37 @@ def test_gowalla_sampled(gowalla, capsys, monkeypatch):
     monkeypatch.setattr(script, "SEARCH", {"n_factors": [2, 3], "sampler": ["popularity"]})
     script.tune(X)
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def made_up_translations(n_things=400, n_ideas=30):
+    """Lines of two languages: two ideas a thing, each a word in either language; some things are said twice."""
+    rng = np.random.default_rng(0)
+    alphabets = list("aeiknrst"), list("bdglmouv")
+    words = [["".join(letters) for letters in rng.choice(side, (n_ideas, 6))] for side in alphabets]
+    first, second = np.divmod(rng.permutation(n_ideas**2)[:n_things], n_ideas)
+    lines = []
+    for i, j in zip(first, second, strict=True):
+        english, french = (f"{side[i]} {side[j]}" for side in words)
+        lines += [f"{english}.\t{french}.", f"{english}!\t{french}."][: 1 + (i < n_ideas // 3)]
+    return lines
+
+
+def test_tatoeba(tmp_path):
+    script, lines = load("tatoeba"), made_up_translations()
+    with gzip.open(tmp_path / "fra.txt.gz", "wt") as file:
+        file.write("".join(f"{line}\tattribution\r\n" for line in lines))
+    english, french = script.sentences(tmp_path)
+    assert [f"{pair[0]}\t{pair[1]}" for pair in zip(english, french, strict=True)] == lines
+    groups = script.groups_of(english, french)
+    train, held_out = script.split(groups, 50)
+    assert len(held_out) == len(set(groups[held_out])) == 50
+    for side in english, french:
+        assert not set(side[train]) & set(side[held_out])
+    small = {**script.CHOSEN, "batch_size": 64}
+    *_, masked = rows = list(script.table(english, french, 50, 16, small))
+    assert [row.split(" | ")[0] for row in rows[1:]] == ["| PLS", "| CCA", "| TwoTower", "| TwoTower, ids"]
+    assert float(masked.split(" | ")[1]) > 0.5
+    *tried, best = script.tune(english, french, 50, 16, {**small, "max_iter": 1}, {"max_iter": [1, 8]})
+    assert len(tried) == 2
+    assert best.startswith("best: ")
+    assert "'max_iter': 8" in best

@@ -70,7 +70,7 @@ class SampledMF(FactorTraining):
         See above.
     regularization_exponent : float, default=0.5
         nu above: 0 regularises all alike, 1 in proportion to their entries.
-    batch_size : int, default=4096
+    batch_size : int, default=1024
         Interactions of a step.
     max_iter : int, default=20
         Epochs at most.
@@ -182,7 +182,7 @@ class SampledMF(FactorTraining):
         optimizer="adam",
         regularization=0.1,
         regularization_exponent=0.5,
-        batch_size=4096,
+        batch_size=1024,
         max_iter=20,
         tol=0.0,
         init_scale=0.1,

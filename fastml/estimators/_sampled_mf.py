@@ -16,6 +16,7 @@ from fastml.training.fold_in import fold_in
 from fastml.training.sampled_mf import SampledMFProblem
 from fastml.training.samplers import InBatchSampler, LogUniformSampler, PopularitySampler, Sampler, UniformSampler
 
+_STEPS = 200  # of an epoch
 _OPTIMIZERS = {"adam": Adam(0.005), "adagrad": AdaGrad(0.1), "sgd": SGD(0.05)}
 _SAMPLERS = {
     "uniform": UniformSampler(),
@@ -70,8 +71,8 @@ class SampledMF(FactorTraining):
         See above.
     regularization_exponent : float, default=0.5
         nu above: 0 regularises all alike, 1 in proportion to their entries.
-    batch_size : int, default=1024
-        Interactions of a step.
+    batch_size : int or None, default=None
+        Interactions of a step. None: an epoch has 200 steps, of 256 interactions at least and 4096 at most.
     max_iter : int, default=20
         Epochs at most.
     tol : float, default=0.0
@@ -168,7 +169,7 @@ class SampledMF(FactorTraining):
         "optimizer": [StrOptions(set(_OPTIMIZERS)), Optimizer],
         "regularization": [Interval(Real, 0, None, closed="left")],
         "regularization_exponent": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -182,7 +183,7 @@ class SampledMF(FactorTraining):
         optimizer="adam",
         regularization=0.1,
         regularization_exponent=0.5,
-        batch_size=1024,
+        batch_size=None,
         max_iter=20,
         tol=0.0,
         init_scale=0.1,
@@ -331,7 +332,7 @@ class SampledMF(FactorTraining):
             loss=self.loss,
             sampler=sampler,
             n_negatives=n_negatives,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size or min(max(X.nnz // _STEPS, 256), 4096),
             regularization=self.regularization,
             regularization_exponent=self.regularization_exponent,
             correct_sampling_bias=self.correct_sampling_bias,

@@ -11,8 +11,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from scipy.linalg import cython_blas
+
+from fastml.kernels._jit import twin
 
 _LETTER = {types.float32: "s", types.float64: "d"}
 
@@ -79,7 +81,7 @@ def _row(x):
     """Distance between rows, in elements; there is compiled code only."""
 
 
-@overload(_row)
+@twin(_row)
 def _compiled_row(x):  # pragma: no cover - compile time
     def row(x):
         return max(x.strides[0] // x.itemsize, x.shape[1], 1)
@@ -102,7 +104,7 @@ def matmul_tn(alpha, a, b, beta, c):
     c[...] = alpha * (a.T @ b) + (beta * c if beta else 0)
 
 
-@overload(matmul_nt)
+@twin(matmul_nt)
 def _compiled_nt(alpha, a, b, beta, c):  # pragma: no cover - compile time
     def matmul(alpha, a, b, beta, c):
         _gemm_tn(c.shape[1], c.shape[0], a.shape[1], alpha, b, _row(b), a, _row(a), beta, c, _row(c))
@@ -110,7 +112,7 @@ def _compiled_nt(alpha, a, b, beta, c):  # pragma: no cover - compile time
     return matmul
 
 
-@overload(matmul_nn)
+@twin(matmul_nn)
 def _compiled_nn(alpha, a, b, beta, c):  # pragma: no cover - compile time
     def matmul(alpha, a, b, beta, c):
         _gemm_nn(c.shape[1], c.shape[0], a.shape[1], alpha, b, _row(b), a, _row(a), beta, c, _row(c))
@@ -118,7 +120,7 @@ def _compiled_nn(alpha, a, b, beta, c):  # pragma: no cover - compile time
     return matmul
 
 
-@overload(matmul_tn)
+@twin(matmul_tn)
 def _compiled_tn(alpha, a, b, beta, c):  # pragma: no cover - compile time
     def matmul(alpha, a, b, beta, c):
         _gemm_nt(c.shape[1], c.shape[0], a.shape[0], alpha, b, _row(b), a, _row(a), beta, c, _row(c))

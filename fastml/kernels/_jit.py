@@ -9,6 +9,7 @@ cannot be written, or a damaged cache file, costs a compilation and never an err
 """
 
 import functools
+import gc
 import hashlib
 import inspect
 import os
@@ -21,9 +22,11 @@ from pathlib import Path
 import numba
 from numba import config, njit
 from numba.core.caching import InTreeCacheLocator, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
-from numba.extending import register_jitable
+from numba.core.targetconfig import ConfigStack
+from numba.extending import overload, register_jitable
 
 # NaN and infinity keep their meaning: a masked logit is -inf.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
@@ -107,15 +110,81 @@ class _KernelCache(NullCache):
         return key, Path(cache_folder(), f"{short}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc")
 
 
+class _Piece(JITCodeLibrary):  # pragma: no cover - compile time
+    """Code that is only ever part of a kernel's: it is optimised, and becomes machine code, with the kernel.
+
+    Numba does both for each function with all that it calls, and so many times for what lies deep.
+    """
+
+    codegen = property(lambda self: self)
+    _optimize_final_module = get_pointer_to_function = set_env = lambda *_: 0
+
+    def _finalize_final_module(self):
+        self._finalized = True
+
+
+class _Part(_Piece):  # pragma: no cover - compile time
+    """A piece that LLVM may not inline either, lest it optimise it once for each caller."""
+
+    def _optimize_functions(self, module):
+        super()._optimize_functions(module)
+        for function in module.functions:
+            if not function.is_declaration:
+                function.add_function_attribute("noinline")
+
+
+class _KernelCompiler(Compiler):  # pragma: no cover - compile time
+    """Compiles a kernel, and pieces of the kind ``library``.
+
+    Callees see the same options whoever calls, or each would be compiled once for every kind of caller. The garbage
+    collector waits: it would take a third of the time, for objects that are all in use.
+    """
+
+    library = None
+
+    def define_pipelines(self):
+        """Numba's; called when the options are those that callees will see."""
+        flags = ConfigStack().top()
+        flags.forceinline = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        return super().define_pipelines()
+
+    def compile_extra(self, func):
+        """Compile ``func``."""
+        if self.library is not None:
+            self.state.library = self.library(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library.enable_object_caching()
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(func)
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
+class _PieceCompiler(_KernelCompiler):
+    library = _Piece
+
+
+class _PartCompiler(_KernelCompiler):
+    library = _Part
+
+
+def twin(function):
+    """Register what stands for ``function`` in compiled code, where it is inlined."""
+    return overload(function, jit_options={"forceinline": True, "pipeline_class": _PieceCompiler})
+
+
 def _compiled(function, **options):
-    compiled = njit(no_cfunc_wrapper=True, **_OPTIONS, **options)(function)
+    compiled = njit(pipeline_class=_KernelCompiler, no_cfunc_wrapper=True, **_OPTIONS, **options)(function)
     if not config.DISABLE_JIT and cache_folder() is not None:
         compiled._cache = _KernelCache(function)
     return compiled
 
 
-def _inlined(function, **options):
-    return register_jitable(forceinline=True, no_cfunc_wrapper=True, **{**_OPTIONS, **options})(function)
+def _piece(function, **options):
+    defaults = {"pipeline_class": _PieceCompiler, "forceinline": True, "no_cfunc_wrapper": True}
+    return register_jitable(**{**defaults, **_OPTIONS, **options})(function)
 
 
 def kernel(function):
@@ -125,17 +194,17 @@ def kernel(function):
 
 def point(function):
     """Compile ``function`` into each kernel that calls it; called from elsewhere it is plain Python."""
-    return _inlined(function)
+    return _piece(function)
 
 
 def part(function):
     """A ``point`` that is called, not inlined: for what is long, or is used in many places."""
-    return register_jitable(no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return _piece(function, pipeline_class=_PartCompiler, forceinline=False)
 
 
 def exact_point(function):
     """A ``point`` whose arithmetic keeps its order and its divisions, for tricks that live on rounding errors."""
-    return _inlined(function, fastmath={"contract"})
+    return _piece(function, fastmath={"contract"})
 
 
 def uncounted_kernel(function):
@@ -150,4 +219,4 @@ def uncounted_kernel(function):
 
 def uncounted_point(function):
     """A ``point`` for an ``uncounted_kernel``."""
-    return _inlined(function, _nrt=False)
+    return _piece(function, _nrt=False)

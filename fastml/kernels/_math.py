@@ -24,9 +24,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from fastml.kernels._jit import exact_point, point
+from fastml.kernels._jit import exact_point, point, twin
 
 _SQRT_HALF = math.sqrt(0.5)
 
@@ -50,17 +50,12 @@ class _Format:  # pragma: no cover - compile time
         return ir.Constant(self.integer, integer)
 
 
-def _inlined(function):
-    """Register the compiled twin of ``function``, which is its plain NumPy body."""
-    return overload(function, jit_options={"forceinline": True})
-
-
 def _pick(x, single, double):
     """The constant for the precision of ``x``."""
     return type(x)(single if isinstance(x, np.float32) else double)
 
 
-@_inlined(_pick)
+@twin(_pick)
 def _compiled_pick(x, single, double):  # pragma: no cover - compile time
     if x == types.float32:
         return lambda x, single, double: types.float32(single)
@@ -93,7 +88,7 @@ def _polynomial(single, double):
 
         return x(x), codegen
 
-    @_inlined(polynomial)
+    @twin(polynomial)
     def compiled(x):  # pragma: no cover - compile time
         return lambda x: horner(x)
 
@@ -169,7 +164,7 @@ def _scale_bits(typing_context, y, n):  # pragma: no cover - compile time
     return y(y, n), codegen
 
 
-@_inlined(_scale)
+@twin(_scale)
 def _compiled_scale(y, n):  # pragma: no cover - compile time
     return lambda y, n: _scale_bits(y, n)
 
@@ -199,7 +194,7 @@ def _split_bits(typing_context, x):  # pragma: no cover - compile time
     return types.UniTuple(x, 2)(x), codegen
 
 
-@_inlined(_split)
+@twin(_split)
 def _compiled_split(x):  # pragma: no cover - compile time
     return lambda x: _split_bits(x)
 
@@ -336,7 +331,7 @@ def _maximum_call(typing_context, a, b):  # pragma: no cover - compile time
     return a(a, a), codegen
 
 
-@_inlined(maximum)
+@twin(maximum)
 def _compiled_maximum(a, b):  # pragma: no cover - compile time
     return lambda a, b: _maximum_call(a, b)
 

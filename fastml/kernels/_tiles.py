@@ -9,7 +9,9 @@ import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, typing
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
+
+from fastml.kernels._jit import twin
 
 LANES = 16  # columns come in multiples of it
 STRIP = 4  # rows of a tile
@@ -18,11 +20,6 @@ EIGHT = 8  # gathered rows at a time
 _IS_WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 _BYTES = 64 if _IS_WIDE else 32  # of a vector
 _VECTORS = 4 if _IS_WIDE else 2  # of a tile's width: 16 of 32 or 8 of 16 registers hold its sums
-
-
-def _inlined(function):
-    """Register the compiled twin of ``function``, which is its definition."""
-    return overload(function, jit_options={"forceinline": True})
 
 
 class _Writer:  # pragma: no cover - compile time
@@ -338,46 +335,46 @@ def add_residuals(start, entries, kept, matrix, vector, out):
     out += (weight * (kept * target - rows @ vector)) @ rows
 
 
-@_inlined(put_outer)
+@twin(put_outer)
 def _compiled_put_outer(n, a, row, c):  # pragma: no cover - compile time
     return lambda n, a, row, c: _put_outer(n, a, row, c)
 
 
-@_inlined(add_outer)
+@twin(add_outer)
 def _compiled_add_outer(n, a, row, c):  # pragma: no cover - compile time
     return lambda n, a, row, c: _add_outer(n, a, row, c)
 
 
-@_inlined(subtract_outer)
+@twin(subtract_outer)
 def _compiled_subtract_outer(n, a, row, c):  # pragma: no cover - compile time
     return lambda n, a, row, c: _subtract_outer(n, a, row, c)
 
 
-@_inlined(solve_strip)
+@twin(solve_strip)
 def _compiled_solve_strip(factor, c):  # pragma: no cover - compile time
     return lambda factor, c: _solve_strip(factor, c)
 
 
-@_inlined(dot_strip)
+@twin(dot_strip)
 def _compiled_dot_strip(rows, vector, out):  # pragma: no cover - compile time
     return lambda rows, vector, out: _dot_strip(rows, vector, out)
 
 
-@_inlined(add_strip)
+@twin(add_strip)
 def _compiled_add_strip(rows, factors, vector):  # pragma: no cover - compile time
     return lambda rows, factors, vector: _add_strip(rows, factors, vector)
 
 
-@_inlined(put_scaled)
+@twin(put_scaled)
 def _compiled_put_scaled(row, factor, out):  # pragma: no cover - compile time
     return lambda row, factor, out: _put_scaled(row, factor, out)
 
 
-@_inlined(dot_eight)
+@twin(dot_eight)
 def _compiled_dot_eight(start, indices, matrix, vector, out):  # pragma: no cover - compile time
     return lambda start, indices, matrix, vector, out: _dot_eight(start, indices, matrix, vector, out)
 
 
-@_inlined(add_residuals)
+@twin(add_residuals)
 def _compiled_add_residuals(start, entries, kept, matrix, vector, out):  # pragma: no cover - compile time
     return lambda start, entries, kept, matrix, vector, out: _add_residuals(start, entries, kept, matrix, vector, out)

@@ -104,15 +104,13 @@ def shuffle(seed, epoch, size, batch, ends, order):
 
 @uncounted_point
 def contains(row, value):
-    """Whether the sorted row has the value."""
-    low, high = 0, row.shape[0]
-    while low < high:
-        middle = (low + high) >> 1
-        if row[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low < row.shape[0] and row[low] == value
+    """Whether the sorted row has the value; a search by halves without branches that could be guessed wrong."""
+    start, n = 0, row.shape[0]
+    while n > 1:
+        half = n >> 1
+        start = start + half if row[start + half] <= value else start
+        n -= half
+    return n > 0 and row[start] == value
 
 
 @uncounted_point

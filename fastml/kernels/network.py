@@ -85,7 +85,7 @@ def predict(start, stop, X, values, net, batch, output):
 
 @kernel
 def predict_losses(start, stop, X, target, weights, settings, values, net, batch, stats, loss):
-    """Losses (n,) of rows start..stop, for which ``batch`` has room."""
+    """Losses (n,) of rows start..stop, for which ``batch`` has room; ``weights`` and ``stats`` are theirs alone."""
     _predict(start, stop, X, values, net, batch)
-    part = target[start:stop], weights[:, start:stop], settings, stats, loss[start:stop]
+    part = target[start:stop], weights, settings, stats, loss[start:stop]
     pieces.loss_layer(0, stop - start, 0, stop - start, *part, values, net, batch)

@@ -21,9 +21,8 @@ import math
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
-from fastml.kernels._jit import exact_point, kernel, point
+from fastml.kernels._jit import exact_point, kernel, point, twin
 from fastml.kernels._math import _exp_polynomial, _pick, log, maximum, row_max
 
 _CHUNK = 1024  # classes at a time, in and out within half of the first-level cache
@@ -38,7 +37,7 @@ def _two_to(n):
     return integer(n.view(integer) << integer(mantissa)).view(type(n))
 
 
-@overload(_two_to, jit_options={"forceinline": True})
+@twin(_two_to)
 def _compiled_two_to(n):  # pragma: no cover - compile time
     if n == types.float32:
         return lambda n: np.int32(np.float32(n).view(np.int32) << np.int32(23)).view(np.float32)

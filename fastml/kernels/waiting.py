@@ -6,9 +6,9 @@ import time
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from fastml.kernels._jit import kernel
+from fastml.kernels._jit import kernel, twin
 
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -27,7 +27,7 @@ def _atomic_load(typing_context, flag):  # pragma: no cover - compile time
     return types.int64(flag), codegen
 
 
-@overload(_read, jit_options={"forceinline": True})
+@twin(_read)
 def _compiled_read(flag):  # pragma: no cover - compile time
     return lambda flag: _atomic_load(flag)
 
@@ -50,7 +50,7 @@ def _pause_instruction(typing_context):  # pragma: no cover - compile time
     return types.void(), codegen
 
 
-@overload(_pause, jit_options={"forceinline": True})
+@twin(_pause)
 def _compiled_pause():  # pragma: no cover - compile time
     return lambda: _pause_instruction()
 

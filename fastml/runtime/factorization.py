@@ -9,7 +9,6 @@ from fastml.kernels import factorization as kernels
 from fastml.runtime._threads import run_tasks
 from fastml.runtime.wals import aligned
 
-_SHARES = 4  # tasks for each thread
 _DIGITS = 256
 
 
@@ -64,7 +63,7 @@ class Stretch:
             (n_items, kernels.step_items, (items,)),
         )
         for n_rows, kernel, tables in both:
-            n_tasks = min(_SHARES * self.n_threads, n_rows) if self.n_threads > 1 else 1
+            n_tasks = min(self.n_threads, n_rows)  # no more: to pass a kernel its arrays takes as long as 50 rows
 
             def run(task, slot, n_rows=n_rows, kernel=kernel, tables=tables, n_tasks=n_tasks):
                 span = n_rows * task // n_tasks, n_rows * (task + 1) // n_tasks

@@ -201,11 +201,12 @@ class Network:
         """Losses (n,) of dense or CSR rows, as ``predict`` sees them; arguments as ``_loss_tile`` has them."""
         rows = as_rows(X)
         n = weights.shape[1]
-        loss, stats = np.empty(n, self.dtype), np.empty((4, n), self.dtype)
+        loss = np.empty(n, self.dtype)
 
         def run(span, batch, net):
-            arrays = rows, target, weights, settings, values, net, batch, stats[:, span[0] : span[1]], loss
-            kernels.predict_losses(*span, *arrays)
+            part = np.ascontiguousarray(weights[:, span[0] : span[1]])  # of the layout that training has
+            arrays = target, part, settings, values, net, batch, np.empty((4, part.shape[1]), self.dtype), loss
+            kernels.predict_losses(*span, rows, *arrays)
 
         self._over_blocks(n, values, run)
         return loss

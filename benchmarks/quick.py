@@ -20,9 +20,7 @@ CASES = {  # a group: the file, how its functions are made
     "softmax_cross_entropy_grad 1024x1000": ("softmax", lambda m: _made(m, *m.data((1024, 1000)))),
     "softmax_cross_entropy_grad 65536x10": ("softmax", lambda m: _made(m, *m.data((65536, 10)))),
     "binary_cross_entropy_grad 100000": ("pointwise", lambda m: _pointwise(m, "binary_cross_entropy", (100_000,))),
-    "kl_divergence_grad 1024x1000": ("pointwise", lambda m: _pointwise(m, "kl_divergence", (1024, 1000))),
     "adamw 100000": ("optimizers", lambda m: _made(m, "adamw", *m.data(100_000))),
-    "ndcg 6000x12000x10": ("ranking", lambda m: m.functions("ndcg", *m.data((6000, 12_000, 10)))),
     "top_k 1000x12000x64x10": ("top_k", lambda m: _made(m, *m.data((1000, 12_000, 64, 10)), 10)),
     "draw 1000 of 100000 with replacement": ("sampling", lambda m: _draw(m, 1000)),
 }

@@ -145,6 +145,8 @@ def test_comparison(benchmark, small, name):
         X, y = X[:2000], y[:2000]
         fewer = {accuracy: {"least": 0.7, "epochs": 10}, texts_against_scikit_learn: {"epochs": 2}}
         options = {**options, **fewer.get(function, {"epochs": 1})}
+        if function is against_scikit_learn:
+            options["tolerance"] = 0.1  # after ten steps the order of rows, which is each library's own, counts
     theirs, ours, note = benchmark.pedantic(lambda: function(X, y, X_test, y_test, **options), rounds=1)
     benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
 

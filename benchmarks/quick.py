@@ -22,7 +22,6 @@ CASES = {  # a group: the file, how its functions are made
     "binary_cross_entropy_grad 100000": ("pointwise", lambda m: _pointwise(m, "binary_cross_entropy", (100_000,))),
     "adamw 100000": ("optimizers", lambda m: _made(m, "adamw", *m.data(100_000))),
     "top_k 1000x12000x64x10": ("top_k", lambda m: _made(m, *m.data((1000, 12_000, 64, 10)), 10)),
-    "draw 1000 of 100000 with replacement": ("sampling", lambda m: _draw(m, 1000)),
 }
 
 
@@ -32,11 +31,6 @@ def _made(module, *arguments):
 
 def _pointwise(module, name, shape):
     return _made(module, name, *module.data(name, shape))
-
-
-def _draw(module, m):
-    functions = module.makers(100_000, m, True)
-    return {"fastml": functions["fastml"], "numpy": functions["Generator.choice"]}
 
 
 def measure(names):

@@ -8,14 +8,14 @@ from sklearn.utils import check_random_state
 
 from fastml._sklearn_compat import Interval
 from fastml.estimators._linear import LinearClassifier
+from fastml.estimators._logits import LogitPredictions
 from fastml.estimators._targets import combined_weight, encode_classes
-from fastml.functional import log_softmax, softmax
 from fastml.kernels._loss_tile import SOFTMAX, settings
 from fastml.runtime import thread_count
 from fastml.training.sampled_problem import SampledProblem
 
 
-class SoftmaxClassifier(LinearClassifier):
+class SoftmaxClassifier(LogitPredictions, LinearClassifier):
     """Multinomial logistic regression on compiled kernels.
 
     Minimises ``sum_i w_i CE_i / sum_i w_i + alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``,
@@ -166,61 +166,6 @@ class SoftmaxClassifier(LinearClassifier):
         """
         scores = self._products(X)
         return scores.ravel() if len(self.classes_) == 2 else scores
-
-    def predict(self, X):
-        """The most probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray (n_samples,)
-            Labels out of ``classes_``.
-        """
-        scores = self.decision_function(X)
-        best = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[best]
-
-    def predict_proba(self, X, temperature=1.0):
-        """Probabilities of the classes: softmax of the logits divided by ``temperature``.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix (n_samples, n_features)
-            The rows.
-        temperature : float, default=1.0
-            Above 1 softens the probabilities, below 1 sharpens them.
-
-        Returns
-        -------
-        ndarray (n_samples, n_classes)
-            Rows that sum to 1, columns in the order of ``classes_``.
-        """
-        return softmax(self._logits(X), temperature=temperature)
-
-    def predict_log_proba(self, X, temperature=1.0):
-        """Logarithms of ``predict_proba``, without its underflow.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix (n_samples, n_features)
-            The rows.
-        temperature : float, default=1.0
-            Above 1 softens the probabilities, below 1 sharpens them.
-
-        Returns
-        -------
-        ndarray (n_samples, n_classes)
-            In nats, at most 0.
-        """
-        return log_softmax(self._logits(X), temperature=temperature)
-
-    def _logits(self, X):
-        scores = self.decision_function(X)
-        return np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores
 
     def _encode(self, y, dtype, sample_weight, classes=None):
         if issparse(y):

@@ -1,6 +1,7 @@
 """The mean InfoNCE of pairs whose embeddings come from networks, as a function of one flat vector of parameters."""
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -55,9 +56,9 @@ class ContrastiveProblem(Problem):
         self.n_rows, self.dtype, self.n_outputs = len(ids), networks[0].dtype, networks[0].sizes[-1]
         self.n_trained = sum(network.n_trained for network in networks) + self.is_learned
 
+    @abstractmethod
     def _inputs(self, rows):
         """What each network gets for these rows."""
-        raise NotImplementedError
 
     def split(self, values):
         """The parameters of each network; views."""

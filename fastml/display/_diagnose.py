@@ -183,8 +183,8 @@ def _dead_units(model):
     return Finding(
         "dead units",
         f"Units that gave 0 for every training row: {', '.join(parts)}.",
-        "Take activation='leaky_relu', lower the learning rate, scale the features, start with init='he', or set "
-        "batch_norm=True.",
+        "First lower the learning rate and scale the features; else take activation='leaky_relu', start with "
+        "init='he', or set batch_norm=True.",
         (),
     )
 

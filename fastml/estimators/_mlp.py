@@ -18,7 +18,9 @@ from fastml.training.network import ACTIVATIONS, Network
 from fastml.training.network_problem import NetworkProblem
 
 _FIRST_ROWS = 256  # whose loss says where a fit starts
+_OUTPUT_SCALE = 0.4  # of the last layer's first coefficients: hidden units learn more of what it cannot say yet
 _LOOKED_AT = 2000  # rows at a time, for units that never fire
+_MOST_LOOKED_AT = 20_000  # of more rows evenly spaced ones: it should not take as long as an epoch
 # Parts of a layer that has them, beside its coefficients, and the attributes that hold them.
 _PARTS = {
     "intercept": "intercepts_",
@@ -159,7 +161,7 @@ class NetworkModel(GradientModel):
 
     def _values(self, problem, start, random_state):
         network, problem.seed = problem.network, random_state.randint(2**31 - 1)
-        values = network.start(self.init, random_state)
+        values = network.start(self.init, random_state, _OUTPUT_SCALE if self.init == "auto" else 1.0)
         return values if start is None else _filled(network, values, start)
 
     def _start_loss(self, problem, values):
@@ -225,7 +227,8 @@ def _filled(network, values, layers):
 
 
 def _silent_shares(X, layers):
-    """Of each hidden layer of ReLUs the share of units that give 0 for every row."""
+    """Of each hidden layer of ReLUs the share of units that give 0 for every row, or for all of 20,000 and fewer."""
+    X = X[:: -(-X.shape[0] // _MOST_LOOKED_AT)]
     fired = [np.zeros(len(layer["intercept"]), bool) for layer in layers]
     for first in range(0, X.shape[0], _LOOKED_AT):
         if all(layer.all() for layer in fired):

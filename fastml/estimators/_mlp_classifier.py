@@ -36,7 +36,8 @@ class MLPClassifier(LogitPredictions, GradientClassifier, NetworkModel):
     dropout : float, default=0.0
         Share of the hidden units that are left out at each step of training, in [0, 1).
     init : {"auto", "he", "glorot"}, default="auto"
-        First coefficients: "he" suits the ReLU family, "glorot" the sigmoid and tanh; "auto" chooses by activation.
+        First coefficients: "he" suits the ReLU family, "glorot" the sigmoid and tanh; "auto" chooses by activation, and
+        takes 0.4 of it for the outputs.
     optimizer : {"adam", "sgd"} or fastml.optim.Optimizer, default="adam"
         The names stand for ``Adam(learning_rate_init)`` and ``SGD(learning_rate_init, momentum=0.9, nesterov=True)``;
         pass an instance for schedules, clipping (``max_grad_norm``) and all else, to set or to search.

@@ -14,9 +14,13 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from scipy.linalg import cython_blas
 
-from fastml.kernels._jit import twin
+from fastml.kernels._jit import part, point, twin
 
 _LETTER = {types.float32: "s", types.float64: "d"}
+# OpenBLAS has kernels for small products that pack nothing, for processors of this kind: on these, large products are
+# made of small ones (docs/design.md has the measurements).
+_IS_TILED = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+_SMALL = 1_000_000  # multiplications of a product that OpenBLAS takes for small
 
 
 def _address(name):
@@ -38,13 +42,14 @@ for _letter in "sd":  # a symbol, not a ctypes pointer: kernels that hold a poin
 
 
 def _gemm(trans_a, trans_b):
-    """An intrinsic for column-major ``C = alpha op(A) op(B) + beta C`` with the given transpositions."""
+    """An intrinsic for column-major ``C = alpha op(A) op(B) + beta C`` with the given transpositions.
+
+    Matrices are given by their addresses, and their type by that of ``alpha``: one loop over tiles serves all layouts.
+    """
 
     @intrinsic
     def gemm(typing_context, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):  # pragma: no cover - compile time
-        letter = _LETTER.get(c.dtype)
-        if letter is None or a.dtype != c.dtype or b.dtype != c.dtype:
-            raise TypingError("gemm takes three arrays of float32, or three of float64")
+        letter = _LETTER[alpha]
 
         def codegen(context, builder, signature, args):
             def passed(position, to):
@@ -54,27 +59,39 @@ def _gemm(trans_a, trans_b):
                 return slot
 
             def data(position):
-                return context.make_array(signature.args[position])(context, builder, args[position]).data
+                return builder.inttoptr(args[position], context.get_value_type(alpha).as_pointer())
 
             def char(letter):
                 return cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(8), ord(letter)))
 
             pointers = [char(trans_a), char(trans_b)]
             pointers += [passed(i, types.int32) for i in (0, 1, 2)]
-            pointers += [passed(3, c.dtype), data(4), passed(5, types.int32), data(6), passed(7, types.int32)]
-            pointers += [passed(8, c.dtype), data(9), passed(10, types.int32)]
+            pointers += [passed(3, alpha), data(4), passed(5, types.int32), data(6), passed(7, types.int32)]
+            pointers += [passed(8, alpha), data(9), passed(10, types.int32)]
             function_type = ir.FunctionType(ir.VoidType(), [p.type for p in pointers])
             function = cgutils.get_or_insert_function(builder.module, function_type, f"fastml_{letter}gemm")
             builder.call(function, pointers)
             return context.get_dummy_value()
 
-        size, real = types.int64, c.dtype
-        return types.void(size, size, size, real, a, size, b, size, real, c, size), codegen
+        size = types.int64
+        return types.void(size, size, size, alpha, size, size, size, size, alpha, size, size), codegen
 
     return gemm
 
 
 _gemm_nn, _gemm_tn, _gemm_nt = _gemm("N", "N"), _gemm("T", "N"), _gemm("N", "T")
+
+
+@intrinsic
+def _address_of(typing_context, array):  # pragma: no cover - compile time
+    """Address of the first element."""
+    if array.dtype not in _LETTER:
+        raise TypingError("a matrix product takes three arrays of float32, or three of float64")
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, ir.IntType(64))
+
+    return types.int64(array), codegen
 
 
 def _row(x):
@@ -87,6 +104,62 @@ def _compiled_row(x):  # pragma: no cover - compile time
         return max(x.strides[0] // x.itemsize, x.shape[1], 1)
 
     return row
+
+
+@point
+def _cut(size, most, step):
+    """Length of parts of ``size`` that are about equal: a multiple of ``step``, about ``most`` at most."""
+    n_parts = max((size + most - 1) // most, 1)
+    return max((size + n_parts * step - 1) // (n_parts * step), 1) * step
+
+
+@part
+def _tiled_nn(m, n, k, alpha, a, a_row, b, b_row, beta, c, c_row, size):  # pragma: no cover - compiled only
+    if not _IS_TILED or m * n * k <= _SMALL:
+        _gemm_nn(n, m, k, alpha, b, b_row, a, a_row, beta, c, c_row)
+        return
+    depth, width = _cut(k, 192, 4), _cut(n, 128, 16)
+    for p in range(0, k, depth):
+        for j in range(0, n, width):
+            for i in range(0, m, 32):
+                _gemm_nn(
+                    min(width, n - j), min(32, m - i), min(depth, k - p), alpha, b + (p * b_row + j) * size, b_row,
+                    a + (i * a_row + p) * size, a_row, beta, c + (i * c_row + j) * size, c_row,
+                )  # fmt: skip
+        beta = type(alpha)(1)
+
+
+@part
+def _tiled_tn(m, n, k, alpha, a, a_row, b, b_row, beta, c, c_row, size):  # pragma: no cover - compiled only
+    if not _IS_TILED or m * n * k <= _SMALL:
+        _gemm_nt(n, m, k, alpha, b, b_row, a, a_row, beta, c, c_row)
+        return
+    depth, width, height = _cut(k, 64, 4), _cut(n, 128, 16), _cut(m, 96, 16)
+    for i in range(0, m, height):
+        for j in range(0, n, width):
+            keep = beta
+            for p in range(0, k, depth):
+                _gemm_nt(
+                    min(width, n - j), min(height, m - i), min(depth, k - p), alpha, b + (p * b_row + j) * size, b_row,
+                    a + (p * a_row + i) * size, a_row, keep, c + (i * c_row + j) * size, c_row,
+                )  # fmt: skip
+                keep = type(alpha)(1)
+
+
+@part
+def _tiled_nt(m, n, k, alpha, a, a_row, b, b_row, beta, c, c_row, size):  # pragma: no cover - compiled only
+    if not _IS_TILED or m * n * k <= _SMALL or k < 192:
+        _gemm_tn(n, m, k, alpha, b, b_row, a, a_row, beta, c, c_row)
+        return
+    depth, width = _cut(k, 512, 4), 64 if k <= 256 else 48
+    for p in range(0, k, depth):
+        for i in range(0, m, 16):
+            for j in range(0, n, width):
+                _gemm_tn(
+                    min(width, n - j), min(16, m - i), min(depth, k - p), alpha, b + (j * b_row + p) * size, b_row,
+                    a + (i * a_row + p) * size, a_row, beta, c + (i * c_row + j) * size, c_row,
+                )  # fmt: skip
+        beta = type(alpha)(1)
 
 
 def matmul_nt(alpha, a, b, beta, c):
@@ -104,25 +177,19 @@ def matmul_tn(alpha, a, b, beta, c):
     c[...] = alpha * (a.T @ b) + (beta * c if beta else 0)
 
 
-@twin(matmul_nt)
-def _compiled_nt(alpha, a, b, beta, c):  # pragma: no cover - compile time
-    def matmul(alpha, a, b, beta, c):
-        _gemm_tn(c.shape[1], c.shape[0], a.shape[1], alpha, b, _row(b), a, _row(a), beta, c, _row(c))
+def _compile(matmul, tiled, depth_axis):
+    """Register what ``matmul`` is in kernels; ``depth_axis`` is that of ``a`` which is summed over."""
 
-    return matmul
+    @twin(matmul)
+    def compiled(alpha, a, b, beta, c):  # pragma: no cover - compile time
+        def product(alpha, a, b, beta, c):
+            real, (m, n), k = c.dtype.type, c.shape, a.shape[depth_axis]
+            factors = _address_of(a), _row(a), _address_of(b), _row(b)
+            tiled(m, n, k, real(alpha), *factors, real(beta), _address_of(c), _row(c), c.itemsize)
 
-
-@twin(matmul_nn)
-def _compiled_nn(alpha, a, b, beta, c):  # pragma: no cover - compile time
-    def matmul(alpha, a, b, beta, c):
-        _gemm_nn(c.shape[1], c.shape[0], a.shape[1], alpha, b, _row(b), a, _row(a), beta, c, _row(c))
-
-    return matmul
+        return product
 
 
-@twin(matmul_tn)
-def _compiled_tn(alpha, a, b, beta, c):  # pragma: no cover - compile time
-    def matmul(alpha, a, b, beta, c):
-        _gemm_nt(c.shape[1], c.shape[0], a.shape[0], alpha, b, _row(b), a, _row(a), beta, c, _row(c))
-
-    return matmul
+_compile(matmul_nn, _tiled_nn, 1)
+_compile(matmul_tn, _tiled_tn, 0)
+_compile(matmul_nt, _tiled_nt, 1)

@@ -16,16 +16,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastml.kernels._denormals import flush_denormals, restore
 from fastml.kernels._jit import uncounted_kernel, uncounted_point
 from fastml.kernels._math import log1p_exp, sigmoid
 from fastml.kernels._random import key_of, random_bits, scaled
 from fastml.kernels._rows import add_scaled, copy, dot, fill
 from fastml.kernels._rules import coefficients, take_step
+from fastml.kernels._team import claim, complete
 
 BPR, NEGATIVE_SAMPLING = range(2)  # what ``kind`` may be
 
 _TRIES = 16  # draws of a negative until the next item by id is taken that the user has not
 _TILE = 32  # users whose logits are made side by side
+_SHARES = 16  # tasks that the rows of a step are shared out in
 _DIGITS = 256  # of the radix sort
 _32, _ONE = np.uint64(32), np.uint64(1)
 _LOW, _LAST = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
@@ -84,6 +87,41 @@ class Work(NamedTuple):
     slopes: np.ndarray
     old: np.ndarray
     losses: np.ndarray  # (n,), float64
+
+
+class Stretch(NamedTuple):
+    """Some batches that are prepared at once: ``order`` and ``pool`` of all, and for each what a ``Batch`` holds."""
+
+    order: np.ndarray
+    pool: np.ndarray
+    items: np.ndarray  # (batches, n, 1 + m)
+    place: np.ndarray
+    users: np.ndarray
+    user_starts: np.ndarray
+    slots: np.ndarray
+    rows: np.ndarray
+    row_starts: np.ndarray
+    counts: np.ndarray  # (batches, 2): different users and items
+
+
+class Plan(NamedTuple):
+    """What is drawn, and how far each step goes."""
+
+    seed: int
+    number: int  # of the first batch, in a fit
+    bits: int  # that the number of an item may have
+    kind: int
+    rule: int
+    hyper: np.ndarray
+    rates: np.ndarray  # (steps, 2): learning rate and number of each, from 1 on
+    losses: np.ndarray  # (steps,): takes the sum of the losses of each
+
+
+class Scratch(NamedTuple):
+    """Of each thread: keys to sort (2, slots and digits), and a row's gradient (f,)."""
+
+    keys: np.ndarray
+    grad: np.ndarray
 
 
 @uncounted_kernel
@@ -177,7 +215,7 @@ def group_items(batch, bits, keys, spare):
     return n_rows
 
 
-@uncounted_kernel
+@uncounted_point
 def prepare(interactions, pool, seed, number, bits, batch, keys, spare, counts):
     """Fill what follows from the entries of a batch, the ``number``-th of a fit; ``counts`` (2,): users and items.
 
@@ -228,7 +266,7 @@ def user_logits(first, last, batch, users, items, slopes):
                 slopes[e, t] = dot(w, items.rows[batch.items[e, t]])
 
 
-@uncounted_kernel
+@uncounted_point
 def step_users(start, stop, interactions, batch, users, items, step, work, grad):
     """Update users start..stop of a batch, and fill their part of ``work``; scratch ``grad`` (f,)."""
     real = grad.dtype.type
@@ -252,7 +290,7 @@ def step_users(start, stop, interactions, batch, users, items, step, work, grad)
             take_step(step.rule, w, grad, users.first[u], users.second[u], constants, real(1))
 
 
-@uncounted_kernel
+@uncounted_point
 def step_items(start, stop, interactions, batch, items, step, work, grad):
     """Update items start..stop of a batch, after all of its users; scratch ``grad`` (f,)."""
     real, width = grad.dtype.type, batch.items.shape[1]
@@ -267,3 +305,58 @@ def step_items(start, stop, interactions, batch, items, step, work, grad):
                 total += interactions.weights[batch.entries[e]]
         add_scaled(grad, items.ridge[i] * total, items.rows[i])
         take_step(step.rule, items.rows[i], grad, items.first[i], items.second[i], constants, real(1))
+
+
+@uncounted_point
+def _batch(b, stretch):
+    """The b-th batch of the stretch."""
+    size = stretch.place.shape[1]
+    entries = stretch.order[b * size : (b + 1) * size]
+    users = stretch.place[b], stretch.users[b], stretch.user_starts[b]
+    return Batch(
+        entries, stretch.items[b, : entries.shape[0]], *users, stretch.slots[b], stretch.rows[b], stretch.row_starts[b]
+    )
+
+
+@uncounted_point
+def _prepare_all(phase, board, plan, interactions, stretch, keys):
+    """Every batch of the stretch is a task."""
+    size, n_negatives = stretch.place.shape[1], stretch.items.shape[2] - 1
+    n_batches = (stretch.order.shape[0] + size - 1) // size
+    b = claim(board, phase, n_batches)
+    while b >= 0:
+        pool = stretch.pool[b * size * n_negatives : (b + 1) * size * n_negatives]
+        scratch = keys[0], keys[1], stretch.counts[b]
+        prepare(interactions, pool, plan.seed, plan.number + b, plan.bits, _batch(b, stretch), *scratch)
+        complete(board, phase, n_batches)
+        b = claim(board, phase, n_batches)
+
+
+@uncounted_kernel
+def steps(slot, board, plan, interactions, stretch, users, items, work, scratch):
+    """Prepare the batches of a stretch and take the steps that ``plan`` has, with the other threads at this ``board``.
+
+    ``slot`` is the place of this thread in ``scratch``.
+    """
+    mode, phase, grad = flush_denormals(), slot - slot, scratch.grad[slot]
+    _prepare_all(phase, board, plan, interactions, stretch, scratch.keys[slot])
+    for b in range(plan.rates.shape[0]):
+        batch, step = _batch(b, stretch), Step(plan.kind, plan.rule, plan.rates[b, 0], plan.rates[b, 1], plan.hyper)
+        for half in range(2):
+            phase += 1
+            n_rows = stretch.counts[b, half]
+            n_tasks = min(_SHARES, n_rows)
+            task = claim(board, phase, n_tasks)
+            while task >= 0:
+                start, stop = n_rows * task // n_tasks, n_rows * (task + 1) // n_tasks
+                if half == 0:
+                    step_users(start, stop, interactions, batch, users, items, step, work, grad)
+                else:
+                    step_items(start, stop, interactions, batch, items, step, work, grad)
+                    if task == 0:
+                        plan.losses[b] = 0
+                        for e in range(batch.entries.shape[0]):
+                            plan.losses[b] += work.losses[e]
+                complete(board, phase, n_tasks)
+                task = claim(board, phase, n_tasks)
+    restore(mode)

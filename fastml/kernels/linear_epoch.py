@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastml.kernels._blas import matmul_nt, matmul_tn
+from fastml.kernels._denormals import flush_denormals, restore
 from fastml.kernels._epoch import gather_target, mean_loss_and_penalty, update
 from fastml.kernels._jit import kernel, point
 from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
@@ -105,6 +106,7 @@ def dense_steps(begin, end, order, size, data, parameters, has_intercept, rule, 
     """
     W, W_grad = parameters.W, parameters.W_grad
     b, b_grad = parameters.values[W.size :], parameters.grad[W.size :]
+    mode = flush_denormals()
     for s in range(begin, end):
         rows = order[s * size : (s + 1) * size]
         gather(rows, data, batch)
@@ -114,6 +116,7 @@ def dense_steps(begin, end, order, size, data, parameters, has_intercept, rule, 
         if not has_intercept:
             fill(b_grad, 0)
         update(parameters, W.size, rule, rates[s, 0], rates[s, 1])
+    restore(mode)
 
 
 @kernel
@@ -121,6 +124,7 @@ def csr_steps(begin, end, order, size, data, parameters, has_intercept, rule, se
     """``dense_steps`` for CSR rows."""
     W, W_grad = parameters.W, parameters.W_grad
     b, b_grad = parameters.values[W.size :], parameters.grad[W.size :]
+    mode = flush_denormals()
     for s in range(begin, end):
         rows = order[s * size : (s + 1) * size]
         gather(rows, data, batch)
@@ -130,3 +134,4 @@ def csr_steps(begin, end, order, size, data, parameters, has_intercept, rule, se
         if not has_intercept:
             fill(b_grad, 0)
         update(parameters, W.size, rule, rates[s, 0], rates[s, 1])
+    restore(mode)

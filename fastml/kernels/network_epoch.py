@@ -1,7 +1,9 @@
-"""Mini-batch training of a stack of dense layers: a lane of a batch in one call, or many steps.
+"""Mini-batch training of a stack of dense layers: many steps in one call, which threads make together.
 
-``Examples`` are all rows or, gathered from them, those of a batch; the weights of a batch are divided by its size, so
-that sums are means. For pieces and parameters see ``_network``, for losses ``_loss_tile``.
+A step is two phases of ``_team`` or, with batch norm or sparse rows, a few more: its rows go forward and back in lanes,
+then the gradient of the parameters is made, and each range of them moved at once. Lanes and ranges do not depend on
+the number of threads. ``Examples`` are all rows or, gathered from them, those of a batch; the weights of a batch are
+divided by its size, so that sums are means. For pieces and parameters see ``_network``, for losses ``_loss_tile``.
 """
 
 from typing import NamedTuple
@@ -9,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from fastml.kernels import _network as pieces
+from fastml.kernels._denormals import flush_denormals, restore
 from fastml.kernels._epoch import gather_target, update
-from fastml.kernels._jit import kernel, point
+from fastml.kernels._jit import kernel, part, point
 from fastml.kernels._rows import add_scaled
+from fastml.kernels._rules import apply_rule
+from fastml.kernels._team import claim, complete
 
 
 class Examples(NamedTuple):
@@ -20,6 +25,18 @@ class Examples(NamedTuple):
     X: object
     target: np.ndarray
     weights: np.ndarray
+
+
+class Plan(NamedTuple):
+    """Which rows make a step, and how far it goes."""
+
+    order: np.ndarray
+    size: int  # rows of a step
+    bounds: np.ndarray  # limits of its lanes
+    last_bounds: np.ndarray  # and of those of the last step, which may have fewer rows
+    rates: np.ndarray  # (steps, 2): learning rate and number of each, from 1 on
+    means: np.ndarray  # (steps,): takes the mean loss of each
+    moves: int  # 0: the gradient is all that is wanted
 
 
 class Losses(NamedTuple):
@@ -51,20 +68,6 @@ def _pass(start, stop, lane, cut, n, examples, losses, settings, values, net, ba
     pieces.backward_layers(start, stop, lane, cut[2], cut[3], n, values, net, batch)
 
 
-@kernel
-def gather(start, stop, picked, data, examples):
-    """Rows picked[start:stop] of ``data`` as rows start..stop of ``examples``; of a CSR all at once."""
-    _gather(start, stop, picked, data, examples)
-
-
-@kernel
-def train_lane(start, stop, lane, cut, picked, data, examples, losses, settings, values, net, batch):
-    """What a lane does between two points where it waits for the others; dense rows are gathered on the way."""
-    if cut[0] == 0 and cut[1] > 0 and data.X.indptr.shape[0] == 0:
-        _gather(start, stop, picked, data, examples)
-    _pass(start, stop, lane, cut, picked.shape[0], examples, losses, settings, values, net, batch)
-
-
 @point
 def _join(cut, next_cut, bounds, values, net, batch):
     """Where lanes wait for each other."""
@@ -74,42 +77,102 @@ def _join(cut, next_cut, bounds, values, net, batch):
         pieces.join_grads(next_cut[3] - 1, bounds, net, batch)
 
 
-@kernel
-def join(cut, next_cut, bounds, values, net, batch):
-    """Between two calls of ``train_lane`` for all lanes."""
-    _join(cut, next_cut, bounds, values, net, batch)
+@part
+def _lane(lane, c, bounds, picked, cuts, data, examples, losses, settings, values, net, batch):
+    """What a lane does between two points where it waits for the others; dense rows are gathered on the way."""
+    start, stop = bounds[lane], bounds[lane + 1]
+    if c == 0 and data.X.indptr.shape[0] == 0:
+        _gather(start, stop, picked, data, examples)
+    _pass(start, stop, lane, cuts[c], picked.shape[0], examples, losses, settings, values, net, batch)
 
 
 @point
-def _gradient(n, X, net, batch, grad):
-    for layer in range(net.layers.shape[0]):
-        height = net.layers[layer, pieces.N_OUT if net.layers[layer, pieces.SWAPPED] else pieces.N_IN]
-        pieces.coef_grad(height - height, height, layer, n, X, net, batch.work, grad)
-    pieces.tail_grad(net, batch.tails, grad)
+def _go_through(s, phase, board, picked, data, cuts, bounds, settings, values, net, room):
+    """The rows of step s forward and back; returns the number of the phase behind it."""
+    (examples, losses, batch), n, n_lanes = room, picked.shape[0], bounds.shape[0] - 1
+    if data.X.indptr.shape[0] > 0:
+        while claim(board, phase, 1) >= 0:
+            _gather(bounds[0], n, picked, data, examples)
+            complete(board, phase, 1)
+        phase += 1
+    for c in range(cuts.shape[0]):
+        if c > 0:
+            while claim(board, phase, 1) >= 0:
+                _join(cuts[c - 1], cuts[c], bounds, values, net, batch)
+                complete(board, phase, 1)
+            phase += 1
+        lane = claim(board, phase, n_lanes)
+        while lane >= 0:
+            _lane(lane, c, bounds, picked, cuts, data, examples, losses, settings, values, net, batch)
+            complete(board, phase, n_lanes)
+            lane = claim(board, phase, n_lanes)
+        phase += 1
+    return phase
+
+
+@part
+def _tail(s, n, plan, n_lanes, net, losses, batch, grad):
+    """Gradient of all that is no coefficient, and the mean loss; the next step draws other numbers."""
+    pieces.tail_grad(net, batch.tails[:n_lanes], grad)
+    plan.means[s] = 0
+    for i in range(n):
+        plan.means[s] += losses.loss[i]
+    batch.draw[1] += np.uint64(1)
+
+
+@part
+def _move(start, stop, s, plan, rule, parameters):
+    """Step of the optimizer for a range of parameters."""
+    first, second = parameters.first[start:stop], parameters.second[start:stop]
+    w, g = parameters.values[start:stop], parameters.grad[start:stop]
+    if rule.l2 > 0:
+        add_scaled(g, rule.l2, w)
+    rate, number, one = plan.rates[s, 0], plan.rates[s, 1], w.dtype.type(1)
+    apply_rule(rule.kind, w, g, first, second, rate, number, rule.hyper, rule.l1, one)
+
+
+@part
+def _clip_and_move(s, n_coef, plan, rule, parameters):
+    """Step of the optimizer for all parameters, of which it must know the gradient first."""
+    if rule.l2 > 0:
+        add_scaled(parameters.grad[:n_coef], rule.l2, parameters.values)
+    update(parameters, n_coef, rule, plan.rates[s, 0], plan.rates[s, 1])
+
+
+@point
+def _descend(s, phase, board, n, n_lanes, plan, tasks, rules, parameters, net, room):
+    """Gradient of the parameters and, a range at a time, their step; returns the number of the phase behind it."""
+    k = claim(board, phase, tasks.shape[0])
+    while k >= 0:
+        start, stop, first, last, layer = tasks[k]
+        if start < net.n_coef:
+            pieces.coef_grad(first, last, layer, n, room[0].X, net, room[2].work, parameters.grad)
+        else:
+            _tail(s, n, plan, n_lanes, net, room[1], room[2], parameters.grad)
+        if plan.moves and rules[0].max_norm == 0:
+            _move(start, stop, s, plan, rules[0] if start < net.n_coef else rules[1], parameters)
+        complete(board, phase, tasks.shape[0])
+        k = claim(board, phase, tasks.shape[0])
+    if plan.moves and rules[0].max_norm > 0:
+        phase += 1
+        while claim(board, phase, 1) >= 0:
+            _clip_and_move(s, net.n_coef, plan, rules[0], parameters)
+            complete(board, phase, 1)
+    return phase + 1
 
 
 @kernel
-def steps(begin, end, order, size, data, cuts, values, parameters, net, rule, settings, rates, examples, losses, batch,
-          means):  # fmt: skip
-    """Steps begin..end of an epoch over ``order`` in batches of ``size``, each in one lane.
+def steps(begin, end, board, plan, data, tables, settings, rules, values, parameters, net, room):
+    """Steps begin..end of an epoch, together with the other threads that were given this ``board``.
 
-    ``rates`` holds each step's learning rate and number; ``means`` takes each step's mean loss.
+    ``tables`` are the cuts of a step and the tasks that its gradient is made in: the range of parameters of each, and
+    rows and layer of its coefficients. ``rules`` are those of coefficients and of all else.
     """
-    bounds = np.zeros(2, np.int64)
-    start = lane = bounds[0]  # a literal 0 would have everything compiled twice
+    mode = flush_denormals()
+    phase = begin - begin  # a literal 0 would have everything compiled twice
     for s in range(begin, end):
-        picked = order[s * size : (s + 1) * size]
-        n = bounds[1] = picked.shape[0]
-        batch.draw[1] = np.uint64(rates[s, 1] - 1)
-        _gather(start, n, picked, data, examples)
-        for c in range(cuts.shape[0]):
-            _pass(start, n, lane, cuts[c], n, examples, losses, settings, values, net, batch)
-            if c + 1 < cuts.shape[0]:
-                _join(cuts[c], cuts[c + 1], bounds, values, net, batch)
-        _gradient(n, examples.X, net, batch, parameters.grad)
-        means[s] = 0
-        for i in range(n):
-            means[s] += losses.loss[i]
-        if rule.l2 > 0:
-            add_scaled(parameters.grad[: net.n_coef], rule.l2, parameters.values)
-        update(parameters, net.n_coef, rule, rates[s, 0], rates[s, 1])
+        picked = plan.order[s * plan.size : (s + 1) * plan.size]
+        n, bounds = picked.shape[0], plan.bounds if picked.shape[0] == plan.size else plan.last_bounds
+        phase = _go_through(s, phase, board, picked, data, tables[0], bounds, settings, values, net, room)
+        phase = _descend(s, phase, board, n, bounds.shape[0] - 1, plan, tables[1], rules, parameters, net, room)
+    restore(mode)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastml.kernels._denormals import flush_denormals, restore
 from fastml.kernels._jit import kernel, point
 from fastml.kernels._rows import is_finite
 from fastml.kernels._rules import coefficients, take_step
@@ -16,10 +17,12 @@ def _update(start, stop, w, g, first, second, rule, constants, factor):
     A store across two lines costs several times one within; moments are laid out as the parameters are.
     """
     lead = -(w.ctypes.data // w.itemsize + start) % (_LINE // w.itemsize)
+    mode = flush_denormals()
     for part in range(2):
         end = stop if part else min(start + lead, stop)
         take_step(rule, w[start:end], g[start:end], first[start:end], second[start:end], constants, factor)
         start = end
+    restore(mode)
 
 
 @kernel

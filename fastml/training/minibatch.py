@@ -4,11 +4,9 @@ import numpy as np
 
 from fastml.kernels import optimizers as kernels
 from fastml.kernels._epoch import Parameters, Rule
-from fastml.kernels._rules import ADAMW
 from fastml.runtime import blas_limited, run_blocks
 
-_SMALL_STEP = 30_000_000  # operations of a step below which threads do not pay
-_CALL = 500_000_000  # operations of one kernel call: an interrupt waits no longer than this takes
+_CALL = 2_000_000_000  # operations of one kernel call: an interrupt waits no longer than this takes
 _BLOCK = 1 << 16  # parameters updated by a thread at a time
 
 
@@ -39,7 +37,7 @@ class MiniBatches:
         max_norm = float(optimizer.max_grad_norm or 0)
         self.rule = Rule(optimizer._kind, optimizer._hyper(values.dtype), max_norm, real(l2), real(l1))
         self.penalty = l2, l1
-        is_small = problem.has_kernel and problem.operations(self.batch_size) <= _SMALL_STEP
+        is_small = problem.has_kernel and problem.operations(self.batch_size) <= problem.kernel_limit
         self.run = self._in_kernel() if is_small else self._in_threads
 
     @property
@@ -75,7 +73,7 @@ class MiniBatches:
         return result + (l1 * np.abs(coef).sum(dtype=np.float64) if l1 else 0.0)
 
     def _in_kernel(self):
-        """Many steps in one call, on the calling thread."""
+        """Many steps in one call."""
         steps = self.problem.kernel_steps(self.batch_size, self.values, self.parameters, self.rule)
         stride = max(_CALL // self.problem.operations(self.batch_size), 1)
 
@@ -88,34 +86,13 @@ class MiniBatches:
     def _in_threads(self, order, rates, losses):
         """Each step spread over the threads."""
         problem, (values, grad, *_) = self.problem, self.parameters
-        in_parts = problem.updates_parts and not self.rule.max_norm
         for s, (rate, number) in enumerate(rates):
             rows = order[s * self.batch_size : (s + 1) * self.batch_size]
             problem.step = int(number) - 1
-            if in_parts:
-                losses[s] = problem.batch_loss_grad(rows, self.values, grad, self._updater(rate, number))
-                continue
             losses[s] = problem.batch_loss_grad(rows, self.values, grad)
             if self.rule.l2:
                 grad[: problem.n_coef] += self.rule.l2 * values[: problem.n_coef]
             self._update(rate, number)
-
-    def _updater(self, rate, number):
-        """A function that updates the parameters from ``start`` to ``stop``: all coefficients, or none."""
-        values, grad, first, second = self.parameters
-        rule, zero, one = self.rule, values.dtype.type(0), values.dtype.type(1)
-        adds_l2 = rule.kind == ADAMW  # which has another use for the decay that elsewhere is an L2 penalty
-        hyper = rule.hyper.copy()
-        hyper[4] += 0 if adds_l2 else rule.l2
-
-        def update(start, stop):
-            is_coef = start < self.problem.n_coef
-            if is_coef and adds_l2 and rule.l2:
-                grad[start:stop] += rule.l2 * values[start:stop]
-            scalars = rule.kind, rate, number, hyper if is_coef else rule.hyper, rule.l1 if is_coef else zero, one
-            kernels.update(start, stop, values, grad, first, second, *scalars)
-
-        return update
 
     def _update(self, rate, number):
         values, grad, first, second, *_ = self.parameters

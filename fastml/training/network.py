@@ -46,7 +46,7 @@ _LANE_ROWS, _LEAST_ROWS = 128, 32
 _MAX_LANES = 16
 _PREDICTED_ROWS = 256
 _PREDICTED = 1 << 22  # numbers that a block of them may have
-_CHUNK = 1 << 17  # coefficients whose gradient is one task
+_CHUNK = 1 << 15  # coefficients whose gradient is one task
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Network:
         n = self._lay_out(table, MEAN, self.n_trained, (n_layers - 1) * self.batch_norm)
         self.n_values = self._lay_out(table, VARIANCE, n, (n_layers - 1) * self.batch_norm)
         self.table, self.dropout = table, dropout
-        self.net, self.cuts, self._coef_tasks = self._net(dropout), self._cut_step(), self._cut_coefs()
+        self.net, self.cuts, self.tasks = self._net(dropout), self._cut_step(), self._cut_gradient()
 
     @staticmethod
     def _lay_out(table, column, first, n_layers, sizes=None):
@@ -130,7 +130,7 @@ class Network:
         """The hidden layers alone, on the same vector of parameters; its outputs are the last one's activations."""
         other = copy(self)
         other.table = self.table[:-1]
-        other.net, other._coef_tasks = other._net(self.dropout), other._cut_coefs()
+        other.net, other.tasks = other._net(self.dropout), other._cut_gradient()
         return other
 
     @property
@@ -138,8 +138,8 @@ class Network:
         """Width of the last layer."""
         return int(self.table[-1, N_OUT])
 
-    def start(self, init, random_state):
-        """New parameters: uniform coefficients, intercepts 0.
+    def start(self, init, random_state, output_scale=1.0):
+        """New parameters: uniform coefficients, those of the last layer times ``output_scale``; intercepts 0.
 
         ``init="he"`` bounds them by sqrt(6 / n_in), "glorot" by sqrt(6 / (n_in + n_out)), with 2 for 6 where sigmoids
         are between the layers; "auto" takes "he" for the ReLU family and "glorot" for the rest.
@@ -152,6 +152,7 @@ class Network:
             for name, value in ("scale", 1), ("variance", 1), ("slope", 0.25):
                 if name in layer:
                     layer[name][...] = value
+        layer["coef"][...] *= self.dtype.type(output_scale)
         return values
 
     def _bound(self, init, n_in, n_out):
@@ -292,35 +293,33 @@ class Network:
                 kernels.join_grads(end - 1, bounds, self.net, batch)
             self.over_lanes(bounds, kernels.backward, begin, end, n, values, self.net, batch)
 
-    def parameter_grad(self, rows, batch, n, grad, update=None):
-        """From the gradients of all layers' sums to that of the parameters.
-
-        ``update(start, stop)`` is called for each range of them whose gradient is complete.
-        """
-        tasks = self._coef_tasks
+    def parameter_grad(self, rows, batch, n, grad):
+        """From the gradients of all layers' sums to that of the parameters."""
+        tasks = self.tasks
 
         def run(task, slot):
-            if task < len(tasks):
-                (first, last, k), span = tasks[task]
+            if task < len(tasks) - 1:
+                first, last, k = map(int, tasks[task, 2:])
                 kernels.coef_grad(first, last, k, n, rows, self.net, batch.work, grad)
             else:
                 kernels.tail_grad(self.net, batch.tails, grad)
-                span = self.n_coef, self.n_trained
-            if update is not None:
-                update(*span)
 
-        run_tasks(run, len(tasks) + 1, self.n_threads)
+        run_tasks(run, len(tasks), self.n_threads)
 
-    def _cut_coefs(self):
-        """Runs of rows of the coefficients whose gradients are a task each: (first, last, layer), and their place."""
+    def _cut_gradient(self):
+        """Ranges of parameters whose gradient is a task each (n_tasks, 5): where it begins and ends ...
+
+        ... and, but for the last, which has all that is no coefficient: from which row of the coefficients of which
+        layer to which row.
+        """
         tasks = []
         for k, row in enumerate(self.table.tolist()):
             height, width = (row[N_OUT], row[N_IN]) if row[SWAPPED] else (row[N_IN], row[N_OUT])
             n_parts = min(-(-height * width // _CHUNK), height)
             bounds = [height * part // n_parts for part in range(n_parts + 1)]
             for first, last in itertools.pairwise(bounds):
-                tasks.append(((first, last, k), (row[COEF] + first * width, row[COEF] + last * width)))
-        return tasks
+                tasks.append((row[COEF] + first * width, row[COEF] + last * width, first, last, k))
+        return np.array([*tasks, (self.n_coef, self.n_trained, 0, 0, 0)])
 
 
 def lane_bounds(n):

@@ -1,19 +1,22 @@
 """The mean loss of a network on some rows as a function of one flat vector of parameters."""
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
 
 from fastml.kernels import network_epoch as kernels
+from fastml.kernels._epoch import Parameters, Rule
 from fastml.kernels._loss_tile import SOFTMAX
 from fastml.kernels._network import Batch, Rows
-from fastml.runtime import blas_limited, linear_loss, run_blocks
+from fastml.kernels._rules import ADAMW
+from fastml.runtime import blas_limited, linear_loss, run_tasks
 from fastml.training.network import as_rows, lane_bounds
 from fastml.training.problem import Problem
 
-_BLOCK = 1 << 16  # coefficients updated by a thread at a time
+_SHARED = 1_000_000  # operations of a step from which on a second thread pays
 
 
 class _Room(NamedTuple):
@@ -43,7 +46,7 @@ class NetworkProblem(Problem):
         Of the units that dropout leaves out: those of a step are a function of both numbers.
     """
 
-    updates_parts = True
+    kernel_limit = math.inf  # its threads need not come back to Python between the parts of a step
 
     def __init__(self, X, target, sample_weight, network, settings, *, seed=0):
         self.network, self.settings, self.seed = network, settings, seed
@@ -56,7 +59,6 @@ class NetworkProblem(Problem):
         self.data = kernels.Examples(as_rows(X), target, weights)
         self.has_kernel = not network.is_wide
         self._trunk = network.trunk() if network.is_wide else None
-        self._room, self._capacity = None, 0
 
     def operations(self, batch_size):
         """About how many operations a step takes."""
@@ -76,41 +78,50 @@ class NetworkProblem(Problem):
 
     def kernel_steps(self, batch_size, values, parameters, rule):
         """A function ``run(begin, end, order, rates, losses)`` that does steps of an epoch in one call."""
-        network, room = self.network, self._new_room(batch_size, 1)
-        arguments = batch_size, self.data, network.cuts, values, parameters, network.net, rule, self.settings
+        room, rest = self._new_room(batch_size), rule._replace(l2=rule.l2 * 0, l1=rule.l1 * 0)
+        if rule.kind != ADAMW and not rule.max_norm:  # an L2 penalty is what they call weight decay
+            decay = rule.hyper.copy()
+            decay[4] += rule.l2
+            rule = rule._replace(hyper=decay, l2=rest.l2)
 
         def run(begin, end, order, rates, losses):
-            kernels.steps(begin, end, order, *arguments, rates, *room, losses)
+            plan = _plan(order, batch_size, rates, losses, 1)
+            self._run_steps(begin, end, plan, (rule, rest), values, parameters, room)
 
         return run
 
-    def batch_loss_grad(self, rows, values, grad, update=None):
-        """Weighted mean of the losses of some rows in training; fills ``grad`` with its gradient.
-
-        ``update(start, stop)`` is called, from any thread, for each range of parameters whose gradient is complete.
-        """
+    def batch_loss_grad(self, rows, values, grad):
+        """Weighted mean of the losses of some rows in training; fills ``grad`` with its gradient."""
         if self._trunk is not None:
-            return self._wide_loss_grad(rows, values, grad, update)
-        if len(rows) > self._capacity:
-            self._room, self._capacity = self._new_room(len(rows), len(lane_bounds(len(rows))) - 1), len(rows)
-        bounds, room = lane_bounds(len(rows)), self._room
-        batch = room.batch._replace(tails=room.batch.tails[: len(bounds) - 1])
-        batch.draw[1] = self.step
-        if self.is_sparse:
-            kernels.gather(0, len(rows), rows, self.data, room.examples)
+            return self._wide_loss_grad(rows, values, grad)
+        real, none, mean = self.dtype.type, np.empty(0, self.dtype), np.empty(1)
+        rule = Rule(0, np.zeros(5, self.dtype), 0.0, real(0), real(0))
+        parameters = Parameters(values[: self.n_trained], grad, none, none)
+        plan = _plan(rows, len(rows), np.array([[0.0, self.step + 1]]), mean, 0)
         with blas_limited():
-            self._pass(rows, values, batch, bounds)
-            self.network.parameter_grad(room.examples.X, batch, len(rows), grad, update)
-        return room.losses.loss[: len(rows)].sum(dtype=np.float64)
+            self._run_steps(0, 1, plan, (rule, rule), values, parameters, self._new_room(len(rows)))
+        return mean[0]
+
+    def _run_steps(self, begin, end, plan, rules, values, parameters, room):
+        network, board = self.network, np.zeros(16, np.int64)
+        room.batch.draw[:] = self.seed, int(plan.rates[begin, 1]) - 1
+        tables = network.cuts, network.tasks
+        arguments = plan, self.data, tables, self.settings, rules, values, parameters, network.net, room
+
+        def run(task, slot):
+            kernels.steps(begin, end, board, *arguments)
+
+        n_threads = self.n_threads if self.operations(plan.size) > _SHARED else 1
+        run_tasks(run, n_threads, n_threads)
 
     def _head(self, vector):
         """Coefficients (K, n_in) and intercepts of the last layer; views."""
         last = self.network.layers(vector)[-1]
         return last["coef"].T, last["intercept"]
 
-    def _wide_loss_grad(self, rows, values, grad, update):
+    def _wide_loss_grad(self, rows, values, grad):
         """The last layer's outputs, and their loss, a panel at a time: see ``linear_loss``."""
-        network, n = self.network, len(rows)
+        n = len(rows)
         weights = np.ascontiguousarray(self.data.weights[:, rows]) / self.dtype.type(n)
         past = self._trunk.forward(self.matrix[rows], values, self.seed, self.step)
         hidden_grad, (coef, intercept) = np.empty_like(past.output), self._head(grad)
@@ -119,22 +130,9 @@ class NetworkProblem(Problem):
         losses = linear_loss.loss_grad(past.output, *self._head(values), *arrays, coef, intercept_grad)
         self._trunk.backward(past, hidden_grad, grad)
         intercept[...] = intercept_grad  # the others of the tail were cleared with it
-        if update is not None:
-            run_blocks(update, network.n_coef, _BLOCK, self.n_threads)
-            update(network.n_coef, network.n_trained)
         return losses.sum(dtype=np.float64)
 
-    def _pass(self, rows, values, batch, bounds):
-        network, (examples, losses, _) = self.network, self._room
-        arrays = rows, self.data, examples, losses, self.settings, values, network.net, batch
-        before = None
-        for cut in network.cuts:
-            if before is not None:
-                kernels.join(before, cut, bounds, values, network.net, batch)
-            network.over_lanes(bounds, kernels.train_lane, cut, *arrays)
-            before = cut
-
-    def _new_room(self, n, n_lanes):
+    def _new_room(self, n):
         """Room for batches of up to n rows."""
         X, target = self.data[:2]
         if self.is_sparse:
@@ -147,6 +145,10 @@ class NetworkProblem(Problem):
             rows = X._replace(dense=np.empty((n, X.dense.shape[1]), self.dtype))
         examples = kernels.Examples(rows, np.empty((n, *target.shape[1:]), target.dtype), np.empty((2, n), self.dtype))
         losses = kernels.Losses(np.empty(n, self.dtype), np.empty((4, n), self.dtype))
-        batch = self.network.batch(n, n_lanes)
-        batch.draw[0] = self.seed
+        batch = self.network.batch(n, len(lane_bounds(n)) - 1)
         return _Room(examples, losses, batch)
+
+
+def _plan(order, size, rates, means, moves):
+    n_last = (len(order) - 1) % size + 1
+    return kernels.Plan(order, size, lane_bounds(size), lane_bounds(n_last), rates, means, moves)

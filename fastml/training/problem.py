@@ -21,14 +21,14 @@ class Problem:
         Number, from 0 on, of the step that is done: set before each batch, for problems that draw numbers.
     has_kernel : bool
         Whether ``kernel_steps`` and ``operations`` are there: many steps in one call, for small models.
-    updates_parts : bool
-        Whether ``batch_loss_grad`` takes a function ``update(start, stop)``, to be called from any thread for each
-        range of parameters whose gradient is complete and whose values it needs no more.
+    kernel_limit : float
+        Operations of a step up to which ``kernel_steps`` is preferred to ``batch_loss_grad``.
     """
 
     dtype: np.dtype
     step = 0
-    has_kernel = updates_parts = False
+    has_kernel = False
+    kernel_limit = 30_000_000  # below, threads do not pay
 
     def coef(self, values):
         """Copies of what a vector, such as a moment of the optimizer, consists of; in terms that outlive the rows."""

@@ -155,14 +155,11 @@ class SampledMFProblem:
             kernels.Table(rows, *(moment.reshape(len(rows), -1) for moment in moments), ridge)
             for rows, moments, ridge in zip((users, items), self.moments, self.ridges, strict=True)
         ]
-        hyper = self.optimizer._hyper(self.dtype)
+        rule = _KINDS[self.loss], self.optimizer._kind, self.optimizer._hyper(self.dtype)
         for begin in range(0, self.n_steps, n_batches):
             part = order[begin * self.size : (begin + n_batches) * self.size]
-            pool = self._pool(part, first + begin)
-            for b, batch in enumerate(self.stretch.prepare(part, pool, self.seed, first + begin)):
-                rate, number = rates[begin + b]
-                step = kernels.Step(_KINDS[self.loss], self.optimizer._kind, rate, number, hyper)
-                total += self.stretch.step(b, batch, *tables, step)
+            drawn = self._pool(part, first + begin), self.seed, first + begin
+            total += self.stretch.steps(part, *drawn, *tables, rule, rates[begin : begin + n_batches]).sum()
         return total
 
     def _pool(self, entries, step):

@@ -160,7 +160,7 @@ def test_stuck_with_dead_units(seed):
 def test_dead_units(seed):
     """Counted on the training rows, where they were left."""
     raw = load_digits().data
-    model = fastml.MLPClassifier((64, 64), optimizer=SGD(0.2), max_iter=6, random_state=seed).fit(raw, y)
+    model = fastml.MLPClassifier((64, 64), optimizer=SGD(0.15), max_iter=6, random_state=seed).fit(raw, y)
     h, shares = raw, []
     for coef, intercept in zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True):
         h = np.maximum(h @ coef + intercept, 0)

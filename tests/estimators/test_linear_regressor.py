@@ -23,7 +23,7 @@ from sklearn.svm import SVR
 from fastml import LinearRegressor
 from fastml.estimators._targets import split_rows
 from fastml.optim import SGD, Adam
-from fastml.training import minibatch
+from fastml.training.problem import Problem
 
 UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
 LOSSES = ["squared", "absolute", "huber"]
@@ -376,7 +376,7 @@ def test_threads_do_not_change_a_bit(loss, sparse, solver, monkeypatch):
     X, y = small(n=1500, d=30, n_targets=2)
     X = csr_array(X) if sparse else X
     for small_step in (0, 10**9) if solver == "minibatch" else (0,):
-        monkeypatch.setattr(minibatch, "_SMALL_STEP", small_step)
+        monkeypatch.setattr(Problem, "kernel_limit", small_step)
         settings = {"solver": solver, "loss": loss, "max_iter": 6, "random_state": 3, "batch_size": 300}
         first, *others = (LinearRegressor(n_jobs=n, **settings).fit(X, y) for n in (1, 2, 16))
         for other in others:
@@ -404,7 +404,7 @@ def test_minibatches_come_near_the_optimum(form, loss, optimizer):
 @pytest.mark.filterwarnings(UNFINISHED)
 def test_steps_are_those_of_the_definition(loss, in_threads, monkeypatch):
     """Plain gradient descent of the naive objective for targets of mean 0 and variance 1."""
-    monkeypatch.setattr(minibatch, "_SMALL_STEP", 0 if in_threads else 10**9)
+    monkeypatch.setattr(Problem, "kernel_limit", 0 if in_threads else 10**9)
     X, y = small()
     y = (y - y.mean()) / y.std()
     model = LinearRegressor(

@@ -25,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from fastml import LogisticClassifier
 from fastml.estimators._targets import split_rows
 from fastml.optim import SGD, Adam
-from fastml.training import minibatch
 from fastml.training.lbfgs import minimize_lbfgs
+from fastml.training.problem import Problem
 
 UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
 KINDS = ["binary", "one-vs-rest", "multilabel"]
@@ -332,7 +332,7 @@ def test_threads_do_not_change_a_bit(kind, sparse, solver, monkeypatch):
     X, y, _ = small(kind, n=1500, d=30)
     X = csr_array(X) if sparse else X
     for small_step in (0,) if solver == "minibatch" else (0, 10**9):
-        monkeypatch.setattr(minibatch, "_SMALL_STEP", small_step)
+        monkeypatch.setattr(Problem, "kernel_limit", small_step)
         settings = {"solver": solver, "max_iter": 6, "random_state": 3, "batch_size": 300}
         first, *others = (LogisticClassifier(n_jobs=n, **settings).fit(X, y) for n in (1, 2, 16))
         for other in others:
@@ -400,7 +400,7 @@ def test_minibatches_come_near_the_optimum(optimizer, kind, sparse):
 @pytest.mark.filterwarnings(UNFINISHED)
 def test_steps_are_those_of_the_definition(kind, in_threads, monkeypatch):
     """Plain gradient descent of the naive objective."""
-    monkeypatch.setattr(minibatch, "_SMALL_STEP", 0 if in_threads else 10**9)
+    monkeypatch.setattr(Problem, "kernel_limit", 0 if in_threads else 10**9)
     X, y, target = small(kind)
     weight = np.random.default_rng(1).random(len(y))
     model = LogisticClassifier(

@@ -374,7 +374,7 @@ def test_a_deep_network_learns():
 def test_optimizers():
     X, y = rows()
     for optimizer in Adam(InverseTimeDecay(0.1, 0.1)), SGD(0.1, max_grad_norm=1.0):
-        assert make("classes", optimizer=optimizer, max_iter=50).fit(X, y).loss_ < 0.5 * np.log(3)
+        assert make("classes", optimizer=optimizer, max_iter=100).fit(X, y).loss_ < 0.5 * np.log(3)
     np.testing.assert_array_equal(
         make("classes", optimizer=Adam(0.02)).fit(X, y).coefs_[0],
         make("classes", learning_rate_init=0.02).fit(X, y).coefs_[0],

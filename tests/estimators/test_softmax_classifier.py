@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from fastml import SoftmaxClassifier
 from fastml.estimators._targets import split_rows
 from fastml.optim import SGD, Adam
-from fastml.training import minibatch
+from fastml.training.problem import Problem
 
 UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
 
@@ -180,7 +180,7 @@ def compare(model, truth, losses, rtol=1e-10):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.filterwarnings(UNFINISHED)
 def test_steps_are_those_of_the_definition(name, batch_size, sparse, in_threads, monkeypatch):
-    monkeypatch.setattr(minibatch, "_SMALL_STEP", 0 if in_threads else 10**9)
+    monkeypatch.setattr(Problem, "kernel_limit", 0 if in_threads else 10**9)
     for n_classes in 2, 3:
         X, y = small(n_classes=n_classes)
         weight = np.random.default_rng(1).random(len(y))
@@ -227,7 +227,7 @@ def test_threads_and_seeds(sparse, monkeypatch):
     X, y = digits()
     X = csr_array(X) if sparse else X
     for solver, small_step in ("minibatch", 0), ("minibatch", 10**9), ("lbfgs", 0):
-        monkeypatch.setattr(minibatch, "_SMALL_STEP", small_step)
+        monkeypatch.setattr(Problem, "kernel_limit", small_step)
         settings = {"solver": solver, "max_iter": 6, "random_state": 3, "batch_size": 100}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -469,7 +469,7 @@ DIVERGED = r"SoftmaxClassifier diverged.*Lower the learning rate or scale the fe
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", UNFINISHED)
 def test_divergence(dtype, rate, in_threads, sparse, monkeypatch):
-    monkeypatch.setattr(minibatch, "_SMALL_STEP", 0 if in_threads else 10**9)
+    monkeypatch.setattr(Problem, "kernel_limit", 0 if in_threads else 10**9)
     X, y = small(dtype=dtype)
     X = csr_array(X) if sparse else X
     new, fitted = SoftmaxClassifier(optimizer=SGD(rate)), SoftmaxClassifier().fit(X, y)

@@ -62,6 +62,15 @@ def test_an_entry_is_as_often_in_any_batch():
     assert abs(found - 75).max() < 40  # five standard deviations
 
 
+def prepared(stretch, order, pool, seed, number):
+    """The batches of a stretch that takes no step."""
+    none = tables(stretch.interactions, 30, 5, stretch.work.old.dtype, SGD())
+    stretch.steps(order, pool, seed, number, *none, (0, 0, np.zeros(5, stretch.work.old.dtype)), np.empty((0, 2)))
+    made, size = stretch.room[2:-1], stretch.room.place.shape[1]
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    return [kernels.Batch(part, made[0][b, : len(part)], *(a[b] for a in made[1:])) for b, part in enumerate(parts)]
+
+
 def stretch_of(interactions, size, n_negatives, n_threads=1, n_factors=5, dtype=np.float64, n_batches=2):
     return Stretch(interactions, n_batches, size, n_negatives, n_factors, n_threads, dtype)
 
@@ -75,9 +84,9 @@ def test_prepare(n_negatives, n_items):
     order = np.concatenate([np.sort(part) for part in np.split(rng.permutation(n)[:67], [40])])
     pool = rng.integers(0, n_items, 67 * n_negatives)
     stretch = stretch_of(interactions, 40, n_negatives)
-    for b, batch in enumerate(stretch.prepare(order, pool, 3, 17)):
+    for b, batch in enumerate(prepared(stretch, order, pool, 3, 17)):
         entries = order[40 * b : 40 * b + 40]
-        n_users, n_rows = stretch.counts[b]
+        n_users, n_rows = stretch.room.counts[b]
         users, items = interactions.users[entries], batch.items
         np.testing.assert_array_equal(items[:, 0], interactions.indices[entries])
         assert not any(j < 20 and has[u, j] for u, row in zip(users, items[:, 1:], strict=True) for j in row)
@@ -99,10 +108,10 @@ def test_a_user_who_has_nearly_all_gets_what_is_left():
     """Also where the draws never hit it; and from the draws, where they do."""
     interactions, _ = make()
     stretch = stretch_of(interactions, 19, 2)
-    (batch,) = stretch.prepare(np.arange(19), np.full(38, 5), 0, 0)
+    (batch,) = prepared(stretch, np.arange(19), np.full(38, 5), 0, 0)
     np.testing.assert_array_equal(batch.items[:, 1:], 3)
     interactions = interactions._replace(indptr=np.array([0, 19]), indices=np.delete(np.arange(20), 19))
-    (batch,) = stretch_of(interactions, 19, 1).prepare(np.arange(19), np.full(19, 18), 0, 0)
+    (batch,) = prepared(stretch_of(interactions, 19, 1), np.arange(19), np.full(19, 18), 0, 0)
     np.testing.assert_array_equal(batch.items[:, 1:], 19)
 
 
@@ -116,9 +125,9 @@ def test_a_step_goes_against_the_gradient(loss, n_negatives, dtype):
     before = [table.rows.astype(float) for table in (users, items)]
     stretch = stretch_of(interactions, n, n_negatives, dtype=dtype)
     pool = np.random.default_rng(0).integers(0, 20, n * n_negatives)
-    (batch,) = stretch.prepare(np.arange(n), pool, 0, 0)
-    step = kernels.Step(KINDS[loss], optimizer._kind, 0.5, 1.0, optimizer._hyper(np.dtype(dtype)))
-    total = stretch.step(0, batch, users, items, step)
+    (batch,) = prepared(stretch, np.arange(n), pool, 0, 0)
+    rule = KINDS[loss], optimizer._kind, optimizer._hyper(np.dtype(dtype))
+    (total,) = stretch.steps(np.arange(n), pool, 0, 0, users, items, rule, np.array([[0.5, 1.0]]))
     ridges = [table.ridge.astype(float) for table in (users, items)]
     arguments = interactions.users, batch.items[:, 0], batch.items[:, 1:], interactions.weights.astype(float)
 
@@ -148,10 +157,10 @@ def test_rules_and_threads(optimizer, dtype):
         first = [array.copy() for table in (users, items) for array in table]
         stretch, touched = stretch_of(interactions, 40, 2, n_threads, dtype=dtype, n_batches=n_batches), [set(), set()]
         order, pool = np.arange(40 * n_batches), np.random.default_rng(0).integers(0, 600, 80 * n_batches)
-        hyper = optimizer._hyper(np.dtype(dtype))
-        for b, batch in enumerate(stretch.prepare(order, pool, 0, 0)):
-            step = kernels.Step(kernels.BPR, optimizer._kind, 0.1, b + 1.0, hyper)
-            stretch.step(b, batch, users, items, step)
+        rule = kernels.BPR, optimizer._kind, optimizer._hyper(np.dtype(dtype))
+        rates = np.array([[0.1, b + 1.0] for b in range(n_batches)])
+        assert np.isfinite(stretch.steps(order, pool, 0, 0, users, items, rule, rates)).all()
+        for batch in prepared(stretch, order, pool, 0, 0):
             touched[0].update(interactions.users[batch.entries])
             touched[1].update(batch.items.ravel())
         now = [array for table in (users, items) for array in table]

@@ -8,8 +8,8 @@ from scipy.sparse import csr_array
 
 from fastml.kernels._loss_tile import ABSOLUTE, BINARY_CROSS_ENTROPY, SOFTMAX, SQUARED, settings
 from fastml.optim import SGD, Adam, AdamW
-from fastml.training import minibatch, network_problem
 from fastml.training import network as networks
+from fastml.training import network_problem
 from fastml.training.minibatch import MiniBatches
 from fastml.training.network import ACTIVATIONS, Network
 from fastml.training.network_problem import NetworkProblem
@@ -150,10 +150,10 @@ def test_loss_and_gradient(name, wide, monkeypatch):
 def test_epochs_in_the_kernel_equal_steps_outside(optimizer, batch_norm, monkeypatch):
     monkeypatch.setattr(networks, "_LANE_ROWS", 4)
     monkeypatch.setattr(networks, "_CHUNK", 8)
-    monkeypatch.setattr(network_problem, "_BLOCK", 8)
+    monkeypatch.setattr(network_problem, "_SHARED", 0)
     results = []
     for small, wide, seed in (1e9, 100, 2), (1e9, 100, 3), (0, 100, 2), (0, 100, 3), (0, 3, 2), (0, 3, 3):
-        monkeypatch.setattr(minibatch, "_SMALL_STEP", small)
+        monkeypatch.setattr(NetworkProblem, "kernel_limit", small)
         monkeypatch.setattr(networks, "_WIDE", wide)
         X, network, _ = make((4, 7, 5, 3), activation="tanh", batch_norm=batch_norm, dropout=0.2, n_threads=2)
         start = network.start("auto", 0)

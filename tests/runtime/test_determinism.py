@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastml import SoftmaxClassifier, functional
 from fastml.runtime import linear_loss
-from fastml.training import minibatch
+from fastml.training.problem import Problem
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="would take hours")
 
@@ -50,7 +50,7 @@ def test_fit(monkeypatch, solver, shape, kind, dtype):
     X, y, n_classes = problem(shape, kind, dtype)
     options = {"max_iter": 2, "random_state": 0, "early_stopping": shape == "many rows"}
     if solver == "threads":
-        monkeypatch.setattr(minibatch, "_SMALL_STEP", 0)
+        monkeypatch.setattr(Problem, "kernel_limit", 0)
     if solver == "lbfgs":
         options["solver"] = "lbfgs"
     target = y if shape != "many classes" else np.eye(n_classes, dtype=dtype)[y]

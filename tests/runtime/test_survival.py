@@ -234,10 +234,10 @@ def test_ctrl_c_at_any_time(run_script):
     out = run_script(
         PRELUDE
         + """
-import fastml.training.minibatch
+import fastml.training.problem
 
 sys.unraisablehook = lambda report: None  # an interrupt may hit a destructor, anybody's
-fastml.training.minibatch._SMALL_STEP = 0  # small steps in threads
+fastml.training.problem.Problem.kernel_limit = 0  # small steps in threads
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 X, y = rows(600, 16, 5)
 DATA = {"dense": (X, y), "sparse": (sparsely(X), y)}

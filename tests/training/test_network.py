@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from fastml.kernels._loss_tile import SOFTMAX, settings
 from fastml.optim import Adam
-from fastml.training import minibatch
+from fastml.training import network_problem
 from fastml.training.minibatch import MiniBatches
 from fastml.training.network import ACTIVATIONS, Network
 from fastml.training.network_problem import NetworkProblem
@@ -75,7 +75,7 @@ def _masks(network, values, X):
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_one_thread_equals_many_bit_for_bit(sparse, batch_norm, monkeypatch):
-    monkeypatch.setattr(minibatch, "_SMALL_STEP", 0)
+    monkeypatch.setattr(network_problem, "_SHARED", 0)
     results = []
     for n_threads in 1, 2, 16:
         options = {"batch_norm": batch_norm, "dropout": 0.3, "n_threads": n_threads}

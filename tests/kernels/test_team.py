@@ -1,0 +1,44 @@
+"""Threads that share a kernel call: each task is done once, phases follow each other, and nobody is waited for."""
+
+import threading
+
+import numpy as np
+import pytest
+from numba import config
+
+from fastml.kernels._jit import kernel
+from fastml.kernels._team import claim, complete
+
+N_PHASES = 300 if not config.DISABLE_JIT else 20
+
+
+@kernel
+def run(board, sizes, done, order):
+    """Tasks of as many phases as there are sizes; ``order`` has what the phase before had left undone."""
+    for phase in range(sizes.shape[0]):
+        n = sizes[phase]
+        task = claim(board, phase, n)
+        while task >= 0:
+            if phase > 0:
+                for other in range(sizes[phase - 1]):
+                    order[phase, task] += done[phase - 1, other] != 1
+            done[phase, task] += 1
+            complete(board, phase, n)
+            task = claim(board, phase, n)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 7])
+def test_phases(n_threads):
+    sizes = np.random.default_rng(0).integers(1, 6, N_PHASES)
+    for _ in range(5):
+        board, done, order = np.zeros(16, np.int64), np.zeros((N_PHASES, 5), int), np.zeros((N_PHASES, 5), int)
+        threads = [threading.Thread(target=run, args=(board, sizes, done, order)) for _ in range(n_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        np.testing.assert_array_equal(done, np.arange(5) < sizes[:, np.newaxis])
+        assert not order.any()
+        run(board, sizes, done, order)  # who comes when all is over has nothing to do
+        assert done.sum() == sizes.sum()

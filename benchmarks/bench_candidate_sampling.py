@@ -68,6 +68,21 @@ def losses_of_fits(X, y, X_test, y_test, n_negatives, epochs=1):
     return results
 
 
+def seconds_of_step(X, y, n_classes, n_negatives):
+    """Of a step over all classes, and of one over sampled ones."""
+    steps = {m: make_steps(X, y, n_classes, m) for m in (None, n_negatives)}
+    seconds = compare(steps, rounds=2)
+    return seconds[None] / 4, seconds[n_negatives] / 4
+
+
+def test_step(benchmark, record_fit, small):
+    shape, n_negatives = (SMALL, SMALL[2] // 4) if small else (SHAPE, N_NEGATIVES)
+    X, y, *_ = make_data(shape)
+    found = benchmark.pedantic(lambda: seconds_of_step(X, y, shape[2], n_negatives), rounds=1)
+    note = f"{'x'.join(map(str, shape))}, full softmax against {n_negatives} negatives"
+    record_fit((*found, note, 1), X[:BATCH], n_outputs=1.5 * (n_negatives + BATCH))
+
+
 def test_candidate_sampling(benchmark):
     X, y, X_test, y_test = make_data(SMALL)
     (full, _), (sampled, _) = benchmark.pedantic(
@@ -81,12 +96,9 @@ def main():
     """Print both comparisons."""
     print(f"{N_THREADS} threads; {'x'.join(map(str, SHAPE))}, batch {BATCH}, {N_NEGATIVES} negatives", flush=True)
     X, y, X_test, y_test = make_data(SHAPE)
-    steps = {name: make_steps(X, y, SHAPE[2], m) for name, m in (("full", None), ("sampled", N_NEGATIVES))}
-    seconds = compare(steps, rounds=2)
-    for name, median in seconds.items():
-        print(f"step, {name:8} {1e3 * median / 4:8.1f} ms")
-    print(f"ratio {seconds['full'] / seconds['sampled']:.1f}x, at least {LEAST_RATIO}x", flush=True)
-    del steps
+    full, sampled = seconds_of_step(X, y, SHAPE[2], N_NEGATIVES)
+    print(f"step, full {1e3 * full:.1f} ms, sampled {1e3 * sampled:.1f} ms")
+    print(f"ratio {full / sampled:.1f}x, at least {LEAST_RATIO}x", flush=True)
     results = losses_of_fits(X, y, X_test, y_test, N_NEGATIVES)
     for name, (loss, time) in zip(("full", "sampled"), results, strict=True):
         print(f"held-out loss, {name:8} {loss:.4f} nats, fit in {time:.0f} s")

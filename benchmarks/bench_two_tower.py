@@ -6,6 +6,7 @@ comparisons run once, and assert that both have the same loss.
 """
 
 import cProfile
+import itertools
 import pstats
 import sys
 
@@ -121,7 +122,15 @@ def epoch_against_torch(X, Y, *, hidden=(), n_components=64, batch_size=2048, ro
             side.epoch(order)
     np.testing.assert_allclose(ours.loss(rows), theirs.loss(rows), rtol=0.05)
     seconds = compare({"theirs": lambda: theirs.epoch(order), "ours": lambda: ours.epoch(order)}, rounds)
-    return seconds["theirs"], seconds["ours"], f"batch size {batch_size}"
+    return seconds["theirs"], seconds["ours"], f"batch size {batch_size}", 1
+
+
+def operations(*sides, hidden=(), n_components=64, batch_size=2048, **_):
+    """Of an epoch: products of both towers, as in ``bench_mlp``, and of the rows of a batch with each other."""
+    n, widths = sides[0].shape[0], (*hidden, n_components)
+    stored = sum(side.size if isinstance(side, np.ndarray) else side.nnz for side in sides)
+    later = sum(a * b for a, b in itertools.pairwise(widths))
+    return 4 * stored * widths[0] + 12 * n * later + 6 * n * batch_size * n_components
 
 
 COMPARISONS = {
@@ -142,11 +151,11 @@ COMPARISONS = {
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_comparison(benchmark, small, name):
+def test_comparison(benchmark, record_fit, small, name):
     function, data, options = COMPARISONS[name]
     arrays, options = (data(300), {**options, "batch_size": 100, "rounds": 1}) if small else (data(), options)
-    theirs, ours, note = benchmark.pedantic(lambda: function(*arrays, **options), rounds=1)
-    benchmark.extra_info.update(ratio=theirs / ours, seconds_peer=theirs, seconds_fastml=ours, note=note)
+    found = benchmark.pedantic(lambda: function(*arrays, **options), rounds=1)
+    record_fit(found, arrays[0], flops_a_pass=operations(*arrays, **options))
 
 
 def print_parts(wanted):

@@ -151,7 +151,9 @@ def test_uci_regression(tmp_path, monkeypatch):
     np.testing.assert_array_equal(X, X_tar)
     np.testing.assert_allclose(X, table[:, :3])
     np.testing.assert_array_equal(splits[1][1], rows[:10])
-    monkeypatch.setattr(script, "CANDIDATES", [{"rate": rate, "alpha": 0.0, "sizes": (5,)} for rate in (1e-6, 0.03)])
+    own = [{"rate": rate, "alpha": 0.0, "init": "auto"} for rate in (1e-6, 0.03)]
+    others = [{"rate": rate, "alpha": 0.0, "sizes": (5,)} for rate in (1e-6, 0.03)]
+    monkeypatch.setattr(script, "CANDIDATES", {script.ours: own, script.theirs: others})
     found = script.errors(X, y, splits)
     assert found.shape == (2, 2)
     assert found.max() < 10

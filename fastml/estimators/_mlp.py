@@ -20,7 +20,7 @@ from fastml.training.network_problem import NetworkProblem
 _FIRST_ROWS = 256  # whose loss says where a fit starts
 _OUTPUT_SCALE = 0.4  # of the last layer's first coefficients: hidden units learn more of what it cannot say yet
 _LOOKED_AT = 2000  # rows at a time, for units that never fire
-_MOST_LOOKED_AT = 20_000  # of more rows evenly spaced ones: it should not take as long as an epoch
+_MOST_LOOKED_AT = 10_000  # of more rows evenly spaced ones: it should not take as long as an epoch
 # Parts of a layer that has them, beside its coefficients, and the attributes that hold them.
 _PARTS = {
     "intercept": "intercepts_",
@@ -227,7 +227,7 @@ def _filled(network, values, layers):
 
 
 def _silent_shares(X, layers):
-    """Of each hidden layer of ReLUs the share of units that give 0 for every row, or for all of 20,000 and fewer."""
+    """Of each hidden layer of ReLUs the share of units that give 0 for every row, or for all of 10,000 and fewer."""
     X = X[:: -(-X.shape[0] // _MOST_LOOKED_AT)]
     fired = [np.zeros(len(layer["intercept"]), bool) for layer in layers]
     for first in range(0, X.shape[0], _LOOKED_AT):

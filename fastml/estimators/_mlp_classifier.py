@@ -100,7 +100,7 @@ class MLPClassifier(LogitPredictions, GradientClassifier, NetworkModel):
         The last of ``loss_curve_``; the lowest of it or, with ``early_stopping``, of ``validation_loss_curve_``.
     silent_units_ : list of float or None
         With activation "relu": of each hidden layer the share of units that gave 0 for every row that ``fit`` trained
-        on. :func:`fastml.display.diagnose` looks at it.
+        on; of more than 10,000 rows every second, third, ... is looked at. :func:`fastml.display.diagnose` names it.
     n_iter_, t_ : int
         Epochs done, and rows gone over in all of them.
     n_layers_, n_outputs_ : int

@@ -46,7 +46,7 @@ _LANE_ROWS, _LEAST_ROWS = 128, 32
 _MAX_LANES = 16
 _PREDICTED_ROWS = 256
 _PREDICTED = 1 << 22  # numbers that a block of them may have
-_CHUNK = 1 << 15  # coefficients whose gradient is one task
+_CHUNK, _MOST_CHUNKS = 1 << 15, 32  # coefficients whose gradient is one task, and tasks of a layer
 
 
 @dataclass
@@ -315,7 +315,7 @@ class Network:
         tasks = []
         for k, row in enumerate(self.table.tolist()):
             height, width = (row[N_OUT], row[N_IN]) if row[SWAPPED] else (row[N_IN], row[N_OUT])
-            n_parts = min(-(-height * width // _CHUNK), height)
+            n_parts = min(-(-height * width // _CHUNK), height, _MOST_CHUNKS)
             bounds = [height * part // n_parts for part in range(n_parts + 1)]
             for first, last in itertools.pairwise(bounds):
                 tasks.append((row[COEF] + first * width, row[COEF] + last * width, first, last, k))

@@ -48,6 +48,32 @@ FITS = [  # text, against, file and comparison
     ),
     ("the same, squared loss", "`Ridge`", "bench_linear_estimators: squared, California, Ridge"),
     (
+        "one epoch of `MLPClassifier((256, 128, 100))` on Fashion-MNIST, batch size 64",
+        "a PyTorch loop with the fused Adam",
+        "bench_mlp: Fashion-MNIST, batch 64, PyTorch",
+    ),
+    ("the same, batch size 256", "the same", "bench_mlp: Fashion-MNIST, batch 256, PyTorch"),
+    ("the same, batch size 1024", "the same", "bench_mlp: Fashion-MNIST, batch 1024, PyTorch"),
+    ("the same, batch size 200", "scikit-learn's `MLPClassifier`", "bench_mlp: Fashion-MNIST, scikit-learn"),
+    ("20 features, 50 hidden units, batch size 32", "the same", "bench_mlp: small network, scikit-learn"),
+    ("the same", "the PyTorch loop", "bench_mlp: small network, PyTorch"),
+    (
+        "`MLPClassifier` on TF-IDF of banking77 (CSR)",
+        "scikit-learn's `MLPClassifier`",
+        "bench_mlp: banking77 TF-IDF, scikit-learn",
+    ),
+    (
+        "an epoch of `TwoTower`, batches of 2048, sparse rows, 64 components",
+        "a PyTorch loop with the fused AdamW",
+        "bench_two_tower: sparse, 64 components",
+    ),
+    ("dense rows, a hidden layer of 256", "the same", "bench_two_tower: dense, a hidden layer of 256"),
+    (
+        '`SampledMF(loss="bpr")` by SGD on gowalla, an epoch, 64 factors',
+        "`implicit`'s BPR",
+        "bench_sampled_mf: epoch implicit sgd 64 gowalla",
+    ),
+    (
         "`WALS` on 4.5 million made-up interactions, 64 factors, to the objective of the peer after 15 iterations",
         "`implicit`'s ALS",
         "bench_wals: goal implicit cg 64 all",

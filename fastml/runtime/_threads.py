@@ -188,6 +188,20 @@ def run_tasks(function, n_tasks, n_threads):
             del error  # its traceback holds this frame: the two would keep each other, and the arrays, alive
 
 
+def run_team(function, n_threads):
+    """Call ``function(board, slot)`` on up to so many threads, which share one kernel call at this board."""
+    board = np.zeros(16, np.int64)
+
+    def run(task, slot):
+        try:
+            function(board, slot)
+        except BaseException:
+            board[0] = -1  # no phase: nobody waits for a task that will not be completed
+            raise
+
+    run_tasks(run, n_threads, n_threads)
+
+
 def run_blocks(kernel, n_rows, block, n_threads, *args):
     """Call ``kernel(start, stop, *args)`` for the blocks of ``block`` rows that make up ``n_rows``."""
 

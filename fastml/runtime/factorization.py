@@ -6,7 +6,7 @@ Rows of a batch are shared out over the threads, each row to one task: the bits 
 import numpy as np
 
 from fastml.kernels import factorization as kernels
-from fastml.runtime._threads import run_tasks
+from fastml.runtime._threads import run_team
 from fastml.runtime.wals import aligned
 
 _DIGITS = 256
@@ -42,10 +42,10 @@ class Stretch:
         optimizer and its ``hyper``. Batches beyond the ``rates`` are prepared only.
         """
         plan = kernels.Plan(seed, number, self.bits, *rule, rates, np.empty(len(rates)))
-        stretch, board = self.room._replace(order=order, pool=pool), np.zeros(16, np.int64)
+        stretch = self.room._replace(order=order, pool=pool)
 
-        def run(task, slot):
+        def run(board, slot):
             kernels.steps(slot, board, plan, self.interactions, stretch, users, items, self.work, self.scratch)
 
-        run_tasks(run, self.n_threads, self.n_threads)
+        run_team(run, self.n_threads)
         return plan.losses

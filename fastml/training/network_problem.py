@@ -12,7 +12,7 @@ from fastml.kernels._epoch import Parameters, Rule
 from fastml.kernels._loss_tile import SOFTMAX
 from fastml.kernels._network import Batch, Rows
 from fastml.kernels._rules import ADAMW
-from fastml.runtime import blas_limited, linear_loss, run_tasks
+from fastml.runtime import blas_limited, linear_loss, run_team
 from fastml.training.network import as_rows, lane_bounds
 from fastml.training.problem import Problem
 
@@ -103,16 +103,15 @@ class NetworkProblem(Problem):
         return mean[0]
 
     def _run_steps(self, begin, end, plan, rules, values, parameters, room):
-        network, board = self.network, np.zeros(16, np.int64)
+        network = self.network
         room.batch.draw[:] = self.seed, int(plan.rates[begin, 1]) - 1
         tables = network.cuts, network.tasks
         arguments = plan, self.data, tables, self.settings, rules, values, parameters, network.net, room
 
-        def run(task, slot):
+        def run(board, slot):
             kernels.steps(begin, end, board, *arguments)
 
-        n_threads = self.n_threads if self.operations(plan.size) > _SHARED else 1
-        run_tasks(run, n_threads, n_threads)
+        run_team(run, self.n_threads if self.operations(plan.size) > _SHARED else 1)
 
     def _head(self, vector):
         """Coefficients (K, n_in) and intercepts of the last layer; views."""

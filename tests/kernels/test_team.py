@@ -1,6 +1,7 @@
 """Threads that share a kernel call: each task is done once, phases follow each other, and nobody is waited for."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from numba import config
 
 from fastml.kernels._jit import kernel
 from fastml.kernels._team import claim, complete
+from fastml.runtime import run_team
 
 N_PHASES = 300 if not config.DISABLE_JIT else 20
 
@@ -42,3 +44,16 @@ def test_phases(n_threads):
         assert not order.any()
         run(board, sizes, done, order)  # who comes when all is over has nothing to do
         assert done.sum() == sizes.sum()
+
+
+def test_nobody_waits_for_a_thread_that_failed():
+    """One claims a task and raises; the other waits for its end, and is told that there will be none."""
+
+    def fail(board, slot):
+        if claim(board, 0, 1) < 0:
+            return
+        time.sleep(0.05)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_team(fail, 2)

@@ -127,8 +127,12 @@ def test_error_in_a_process(tmp_path):
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0" * 999)[:-9], "damaged or cut short"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(range(256)))[:12] + b"junk" * 9, "damaged or cut short"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0" * 999, mtime=0)[:-9], "damaged or cut short"),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip.compress(bytes(range(256)), mtime=0)[:12] + b"junk" * 9,
+            "damaged or cut short",
+        ),
         ("train-images-idx3-ubyte.gz", b"\x1f\x8bnot gzip at all", "cannot read|damaged"),
         ("train-images-idx3-ubyte.gz", b"", "no such idx file: it begins with , not 00000803"),
         ("train-images-idx3-ubyte.gz", idx_bytes(np.zeros(90)), "begins with 00000801, not 00000803"),

@@ -286,7 +286,9 @@ def test_good_regressors_give_no_alarm(scale, seed):
 
 @pytest.mark.parametrize("factor", [1e-12, 3.0, 1e12])
 def test_the_unit_of_the_loss_does_not_matter(factor):
-    overfitted = long_fit(60, optimizer=Adam(0.03), alpha=0.0, early_stopping=True, random_state=0).fit(*few_noisy_rows(0))
+    overfitted = long_fit(60, optimizer=Adam(0.03), alpha=0.0, early_stopping=True, random_state=0).fit(
+        *few_noisy_rows(0)
+    )
     models = {
         "oscillating": long_fit(optimizer=Adam(0.3), random_state=0).fit(X, y),
         "jump": stream("adam", 0, poisoned=10),

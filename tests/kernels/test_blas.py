@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
+from fastml.kernels._blas import _cut, matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel
 from fastml.runtime import blas_limited
 
@@ -46,3 +46,8 @@ def test_products(product, a_order, b_order, dtype, tolerance):
             product(apart[0], apart[1], beta, apart[2])
         assert (np.abs(apart[2] - expected) <= tolerance * scale).all(), (m, n, k, beta)
         assert np.isnan(apart[2].base[:, -3:]).all()
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 16), (128, 128), (129, 80), (256, 128), (1000, 128), (0, 16)])
+def test_parts_are_about_equal(size, expected):
+    assert _cut(size, 128, 16) == expected

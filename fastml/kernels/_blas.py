@@ -85,8 +85,6 @@ _gemm_nn, _gemm_tn, _gemm_nt = _gemm("N", "N"), _gemm("T", "N"), _gemm("N", "T")
 @intrinsic
 def _address_of(typing_context, array):  # pragma: no cover - compile time
     """Address of the first element."""
-    if array.dtype not in _LETTER:
-        raise TypingError("a matrix product takes three arrays of float32, or three of float64")
 
     def codegen(context, builder, signature, args):
         return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, ir.IntType(64))
@@ -182,6 +180,9 @@ def _compile(matmul, tiled, depth_axis):
 
     @twin(matmul)
     def compiled(alpha, a, b, beta, c):  # pragma: no cover - compile time
+        if c.dtype not in _LETTER or a.dtype != c.dtype or b.dtype != c.dtype:  # addresses would not tell
+            raise TypingError("a matrix product takes three arrays of float32, or three of float64")
+
         def product(alpha, a, b, beta, c):
             real, (m, n), k = c.dtype.type, c.shape, a.shape[depth_axis]
             factors = _address_of(a), _row(a), _address_of(b), _row(b)

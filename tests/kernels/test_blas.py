@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from numba import config
+from numba.core.errors import TypingError
 
 from fastml.kernels._blas import _cut, matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import kernel
@@ -46,6 +48,14 @@ def test_products(product, a_order, b_order, dtype, tolerance):
             product(apart[0], apart[1], beta, apart[2])
         assert (np.abs(apart[2] - expected) <= tolerance * scale).all(), (m, n, k, beta)
         assert np.isnan(apart[2].base[:, -3:]).all()
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="types are those of compiled code")
+@pytest.mark.parametrize("dtypes", [("f8", "f4", "f4"), ("f4", "f8", "f4"), ("f4", "f4", "f8"), ("i4", "i4", "i4")])
+def test_other_types_are_an_error(dtypes):
+    a, b, c = (np.ones((2, 2), dtype) for dtype in dtypes)
+    with pytest.raises(TypingError, match="three arrays of float32, or three of float64"):
+        nn(a, b, 0.0, c)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 16), (128, 128), (129, 80), (256, 128), (1000, 128), (0, 16)])

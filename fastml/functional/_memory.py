@@ -2,8 +2,9 @@
 
 The system hands out memory page by page, zeroed at its first touch: for an array of 512 MiB that takes as long as
 the softmax of it. Here a large array that is no longer used leaves its memory behind for the next one of the same
-size. At most one such block waits, and it is marked ``MADV_FREE``: the system takes the pages back as soon as it
-needs memory, so they count as used in a process listing but are not withheld from anybody.
+size. At most two such blocks wait, for losses and for their gradient, and they are marked ``MADV_FREE``: the system
+takes the pages back as soon as it needs memory, so they count as used in a process listing but are not withheld from
+anybody.
 """
 
 import math
@@ -16,7 +17,7 @@ _LARGE = 2**25  # bytes; up to there the C library keeps what is given back, bey
 _RECYCLES = hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")  # Linux
 
 _ADVICE = getattr(mmap, "MADV_FREE", None)
-_spare = deque(maxlen=1)  # an older block drops out, and its memory goes back at once
+_spare = deque(maxlen=2)  # the oldest block drops out, and its memory goes back at once
 
 
 class _Block:
@@ -40,14 +41,17 @@ class _Block:
 
 
 def _take(size):
-    """Memory of exactly this size in bytes: the spare block, or new pages."""
-    try:
-        memory = _spare.pop()
-    except IndexError:
-        memory = None
-    if memory is None or len(memory) != size:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    """Memory of exactly this size in bytes: a spare block, or new pages."""
+    for _ in range(_spare.maxlen):
+        try:
+            memory = _spare.popleft()
+        except IndexError:
+            break
+        if len(memory) == size:
+            return memory
+        _spare.append(memory)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 

@@ -17,12 +17,14 @@ _PANEL = 512  # items
 _UNIT = 16  # items that BLAS takes at once
 _LEAST_ROWS = 64  # queries of a tile: of fewer BLAS makes less than its usual speed
 _BLOCKS = 8  # tiles to be had, beyond that, for the threads that might come to work
+_COLLECTED_BYTES = 1 << 20  # of what the queries of a tile collect
 _RANKED_BLOCK = 2**14  # ranked items: tens of microseconds
 
 
-def _tile_rows(n_queries, itemsize):
+def _tile_rows(n_queries, k, itemsize):
     """Queries of a tile."""
-    return min(max(-(-n_queries // _BLOCKS), _LEAST_ROWS), _TILE_BYTES // (_PANEL * itemsize), n_queries)
+    collected = max(_COLLECTED_BYTES // (topk_kernels.most_collected(k) * (itemsize + 8)), 1)
+    return min(max(-(-n_queries // _BLOCKS), _LEAST_ROWS), _TILE_BYTES // (_PANEL * itemsize), collected, n_queries)
 
 
 def _panel_width(n_items):
@@ -36,13 +38,14 @@ def top_k(queries, items, exclude, n_threads, ids, scores):
 
     ``exclude`` is a CSR (n, I), or None. No product may overflow.
     """
-    rows = _tile_rows(len(queries), queries.itemsize)
+    k = min(ids.shape[1], len(items))
+    rows = _tile_rows(len(queries), k, queries.itemsize)
     n_blocks = -(-len(queries) // rows)
     bounds = [len(queries) * block // n_blocks for block in range(n_blocks + 1)]
     width = _panel_width(len(items))
     tail, n_left = np.zeros((width, items.shape[1]), items.dtype), len(items) % width
     tail[:n_left] = items[len(items) - n_left :]
-    scratch = [topk_kernels.scratch_for(rows, width, items.dtype) for _ in range(min(n_threads, n_blocks))]
+    scratch = [topk_kernels.scratch_for(rows, width, k, items.dtype) for _ in range(min(n_threads, n_blocks))]
     excluded = topk_kernels.Exclude(
         np.zeros(len(queries) + 1, np.int64) if exclude is None else exclude.indptr,
         np.empty(0, np.int64) if exclude is None else exclude.indices,

@@ -58,10 +58,19 @@ def test_a_view_keeps_the_memory():
     assert (view == 1).all()
 
 
-def test_one_block_waits_at_most():
+def test_two_blocks_wait_at_most():
     arrays = [_memory.empty(SHAPE, np.float32) for _ in range(5)]
     del arrays
-    assert len(_memory._spare) == 1
+    assert len(_memory._spare) == 2
+
+
+def test_losses_and_their_gradient_are_both_used_again():
+    """Of two sizes that come in turns, each finds its own."""
+    for _ in range(2):
+        was = [address(_memory.empty(shape, np.float32)) for shape in (SHAPE, SHAPE[:1])]
+        pair = [_memory.empty(shape, np.float32) for shape in (SHAPE, SHAPE[:1])]
+        assert [address(array) for array in pair] == was
+        del pair
 
 
 def test_small_arrays_are_left_to_numpy(monkeypatch):

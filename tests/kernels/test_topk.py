@@ -106,7 +106,7 @@ def test_other_rows_stay_as_they_are():
     tail = np.zeros((32, 3), np.float32)
     tail[:20] = items
     exclude = topk.Exclude(nothing.indptr.astype(np.int64), nothing.indices.astype(np.int64))
-    topk.top_k(2, 5, queries, items, tail, exclude, topk.scratch_for(3, 32, np.float32), ids, scores)
+    topk.top_k(2, 5, queries, items, tail, exclude, topk.scratch_for(3, 32, 4, np.float32), ids, scores)
     expected = naive.top_k(queries, items, 4)
     for got, right in zip((ids, scores), expected, strict=True):
         np.testing.assert_array_equal(got[2:5], right[2:5])
@@ -126,6 +126,6 @@ def test_panels_are_even(n_items):
 @pytest.mark.parametrize("n_queries", [1, 63, 64, 65, 600, 10**6])
 @pytest.mark.parametrize("itemsize", [4, 8])
 def test_tiles_stay_in_second_level_cache(n_queries, itemsize):
-    rows = ranking._tile_rows(n_queries, itemsize)
+    rows = ranking._tile_rows(n_queries, 10, itemsize)
     assert 1 <= rows <= n_queries
     assert rows * ranking._PANEL * itemsize <= ranking._TILE_BYTES

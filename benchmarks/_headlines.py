@@ -37,6 +37,11 @@ FITS = [  # text, against, file and comparison
         "bench_softmax_classifier: epoch, Fashion-MNIST, against PyTorch",
     ),
     (
+        "a step of `SoftmaxClassifier(n_negatives=1024)`, 100,000 classes, batches of 1024",
+        "the same with all classes",
+        "bench_candidate_sampling: a step, 100,000 classes",
+    ),
+    (
         '`LogisticClassifier(solver="lbfgs")` on the 159 tags of bibtex (CSR), to an objective and a micro-F1 no worse',
         "`OneVsRestClassifier(LogisticRegression(max_iter=1000))`",
         "bench_linear_estimators: 159 labels, bibtex, OneVsRestClassifier",

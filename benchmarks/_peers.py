@@ -67,16 +67,17 @@ def compare(functions, rounds):
     """Median seconds of each named function, taken in turns, so that a slow moment of the machine hits all of them.
 
     A turn is a loop, as training is: what is timed comes after some calls that are not, in which the threads of the
-    last candidate stop spinning and those of this one find their cores.
+    last candidate stop spinning and those of this one find their cores. Of calls that take seconds one is timed.
     """
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            warm = time.perf_counter() + 0.05
+            begin = time.perf_counter()
             function()
-            while time.perf_counter() < warm:
+            is_long = time.perf_counter() > begin + 1
+            while time.perf_counter() < begin + 0.05:
                 function()
-            for _ in range(3):
+            for _ in range(1 if is_long else 3):
                 start = time.perf_counter()
                 function()
                 times[name].append(time.perf_counter() - start)

@@ -8,6 +8,7 @@ model is the right one, but even that is wrong more often than not, and what has
 """
 
 import numpy as np
+import pytest
 from _peers import N_THREADS, compare, timed
 
 from fastml import SoftmaxClassifier
@@ -75,7 +76,8 @@ def seconds_of_step(X, y, n_classes, n_negatives):
     return seconds[None] / 4, seconds[n_negatives] / 4
 
 
-def test_step(benchmark, record_fit, small):
+@pytest.mark.parametrize("name", ["a step, 100,000 classes"])
+def test_step(benchmark, record_fit, small, name):
     shape, n_negatives = (SMALL, SMALL[2] // 4) if small else (SHAPE, N_NEGATIVES)
     X, y, *_ = make_data(shape)
     found = benchmark.pedantic(lambda: seconds_of_step(X, y, shape[2], n_negatives), rounds=1)

@@ -7,7 +7,7 @@ in turns and prints the ratios.
 import numpy as np
 import pytest
 from _peers import N_THREADS, compare, is_installed, torch, use_all_threads
-from scipy.special import expit
+from scipy.special import erf, expit
 
 from fastml import functional
 
@@ -49,10 +49,84 @@ def numpy_tanh_grad(z, upstream):
     return slope
 
 
+def numpy_relu(z):
+    return np.maximum(z, 0)
+
+
+def numpy_relu_grad(z, upstream):
+    slope = np.empty_like(z)
+    np.greater(z, 0, out=slope, casting="unsafe")  # a fifth of the time of np.where
+    slope *= upstream
+    return slope
+
+
+def numpy_prelu(z, slope=0.25):
+    below = z * np.float32(slope)
+    return np.maximum(below, z, out=below)
+
+
+def numpy_prelu_grad(z, upstream, slope=0.25):
+    slopes = np.empty_like(z)
+    np.greater(z, 0, out=slopes, casting="unsafe")
+    slopes *= np.float32(1 - slope)
+    slopes += np.float32(slope)
+    slopes *= upstream
+    return slopes
+
+
+def numpy_leaky_relu(z):
+    return numpy_prelu(z, 0.01)
+
+
+def numpy_leaky_relu_grad(z, upstream):
+    return numpy_prelu_grad(z, upstream, 0.01)
+
+
+def numpy_elu(z):
+    """Below zero exp(z) - 1 is more than z."""
+    below = np.minimum(z, 0)
+    np.expm1(below, out=below)
+    return np.maximum(below, z, out=below)
+
+
+def numpy_elu_grad(z, upstream):
+    slope = np.minimum(z, 0)
+    np.exp(slope, out=slope)
+    slope *= upstream
+    return slope
+
+
+def normal_cdf(z):
+    share = z * np.float32(0.5**0.5)
+    erf(share, out=share)
+    share += 1
+    share *= np.float32(0.5)
+    return share
+
+
+def numpy_gelu(z):
+    share = normal_cdf(z)
+    share *= z
+    return share
+
+
+def numpy_gelu_grad(z, upstream):
+    slope = np.square(z)
+    slope *= np.float32(-0.5)
+    np.exp(slope, out=slope)
+    slope *= np.float32(1 / np.sqrt(2 * np.pi))
+    slope *= z
+    slope += normal_cdf(z)
+    slope *= upstream
+    return slope
+
+
 IN_NUMPY = {name.removeprefix("numpy_"): function for name, function in globals().items() if name.startswith("numpy_")}
 IN_NUMPY |= {"sigmoid": expit, "tanh": np.tanh}
 ROWWISE = {"softmax": 5, "log_softmax": 5, "log_sum_exp": 4}  # operations an element
 POINTWISE = {"sigmoid": 3, "tanh": 3, "sigmoid_grad": 6, "tanh_grad": 6}
+POINTWISE |= {"relu": 1, "leaky_relu": 2, "prelu": 2, "elu": 3, "gelu": 3}
+POINTWISE |= {"relu_grad": 2, "leaky_relu_grad": 3, "prelu_grad": 3, "elu_grad": 4, "gelu_grad": 7}
 CASES = [(name, shape) for name in ROWWISE for shape in (WIDE, NARROW)] + [(name, LONG) for name in POINTWISE]
 
 
@@ -71,21 +145,40 @@ def make_numpy(name, *arrays):
     return lambda: IN_NUMPY[name](*arrays)
 
 
+def torch_forward(name):
+    functional = torch.nn.functional
+    return {
+        "softmax": lambda z: torch.softmax(z, 1),
+        "log_softmax": lambda z: torch.log_softmax(z, 1),
+        "log_sum_exp": lambda z: torch.logsumexp(z, 1),
+        "leaky_relu": lambda z: functional.leaky_relu(z, 0.01),
+        "prelu": lambda z: functional.prelu(z, torch.tensor([0.25])),
+    }.get(name) or getattr(functional, name)
+
+
+def torch_backward(name):
+    """Of PReLU too what autograd calls where the slope is not learned: fastml has the gradient of z only."""
+    aten = torch.ops.aten
+    return {
+        "sigmoid": lambda upstream, z: aten.sigmoid_backward(upstream, torch.sigmoid(z)),
+        "tanh": lambda upstream, z: aten.tanh_backward(upstream, torch.tanh(z)),
+        "relu": lambda upstream, z: aten.threshold_backward(upstream, z, 0),
+        "leaky_relu": lambda upstream, z: aten.leaky_relu_backward(upstream, z, 0.01, False),
+        "prelu": lambda upstream, z: aten.leaky_relu_backward(upstream, z, 0.25, False),
+        "elu": lambda upstream, z: aten.elu_backward(upstream, 1, 1, 1, False, z),
+        "gelu": lambda upstream, z: aten.gelu_backward(upstream, z),
+    }[name]
+
+
 def make_torch(name, *arrays):
-    """A derivative is what autograd calls, from the value of the forward pass."""
+    """A derivative is what autograd calls: of sigmoid and tanh, from the value of the forward pass."""
     use_all_threads()
     z, *upstream = map(torch.from_numpy, arrays)
-    forward = {
-        "softmax": lambda: torch.softmax(z, 1),
-        "log_softmax": lambda: torch.log_softmax(z, 1),
-        "log_sum_exp": lambda: torch.logsumexp(z, 1),
-        "sigmoid": lambda: torch.sigmoid(z),
-        "tanh": lambda: torch.tanh(z),
-    }[name.removesuffix("_grad")]
-    if not upstream:
-        return lambda: forward().numpy()
-    backward = getattr(torch.ops.aten, f"{name.removesuffix('_grad')}_backward")
-    return lambda: backward(upstream[0], forward()).numpy()
+    if upstream:
+        backward = torch_backward(name.removesuffix("_grad"))
+        return lambda: backward(*upstream, z).numpy()
+    forward = torch_forward(name)
+    return lambda: forward(z).numpy()
 
 
 MAKERS = {"fastml": make_fastml, "numpy": make_numpy, "torch": make_torch}

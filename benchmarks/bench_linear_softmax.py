@@ -1,4 +1,4 @@
-"""Linear layer with softmax cross-entropy, value and all gradients: fastml, NumPy, PyTorch eager and compiled.
+"""Linear layer with softmax cross-entropy, with all gradients and alone: fastml, NumPy, PyTorch eager and compiled.
 
 ``pytest benchmarks/bench_linear_softmax.py`` times each on its own; ``python benchmarks/bench_linear_softmax.py`` takes
 them in turns and prints the ratios.
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from _peers import N_THREADS, compare, machine, torch, use_all_threads
 
-from fastml.functional import linear_softmax_cross_entropy_grad
+from fastml import functional
 
 SHAPES = [(256, 128, 1000), (4096, 128, 1000), (2048, 256, 32768), (4096, 64, 100_000)]  # rows, features, classes
+CASES = [("linear_softmax_cross_entropy_grad", shape) for shape in SHAPES]
+CASES += [("linear_softmax_cross_entropy", (4096, 128, 1000))]
 SMALL = {shape: (37, 16, min(shape[2], 5000)) for shape in SHAPES}
 
 
@@ -26,61 +28,72 @@ def data(shape):
 
 def in_numpy(X, W, b, y):
     """The baseline: the logits are one array, and everything else happens in it."""
-    rows = np.arange(len(X))
-    z = X @ W.T
-    z += b
-    z -= z.max(axis=1, keepdims=True)
-    loss = -z[rows, y]
-    np.exp(z, out=z)
-    total = z.sum(axis=1, keepdims=True)
-    loss += np.log(total[:, 0])
+    loss, z, total = value_in_numpy(X, W, b, y)
     z /= total
-    z[rows, y] -= 1
+    z[np.arange(len(X)), y] -= 1
     return loss, z @ W, z.T @ X, z.sum(axis=0)
 
 
-def torch_step(loss_function, X, W, b, y):
-    """Forward and backward pass; losses are summed, as the gradients are of their sum."""
+def value_in_numpy(X, W, b, y):
+    """The losses; exponentials of the logits, and the sums of these."""
+    z = X @ W.T
+    z += b
+    z -= z.max(axis=1, keepdims=True)
+    loss = -z[np.arange(len(X)), y]
+    np.exp(z, out=z)
+    total = z.sum(axis=1, keepdims=True)
+    loss += np.log(total[:, 0])
+    return loss, z, total
+
+
+def torch_step(loss_function, name, X, W, b, y):
+    """Losses alone; or forward and backward pass, in which they are summed, as the gradients are of their sum."""
     use_all_threads()
-    leaves, labels = [torch.from_numpy(a).requires_grad_() for a in (X, W, b)], torch.from_numpy(y)
+    is_grad, labels = name.endswith("_grad"), torch.from_numpy(y)
+    leaves = [torch.from_numpy(a).requires_grad_(is_grad) for a in (X, W, b)]
+
+    def value():
+        with torch.no_grad():
+            return loss_function(*leaves, labels, "none").numpy()
 
     def step():
         for leaf in leaves:
             leaf.grad = None
-        loss = loss_function(*leaves, labels)
+        loss = loss_function(*leaves, labels, "sum")
         loss.backward()
         return loss.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
 
-    return step
+    return step if is_grad else value
 
 
-def two_functions(X, W, b, y):
+def two_functions(X, W, b, y, reduction):
     functional = torch.nn.functional
-    return functional.cross_entropy(functional.linear(X, W, b), y, reduction="sum")
+    return functional.cross_entropy(functional.linear(X, W, b), y, reduction=reduction)
 
 
-def make_fastml(*arrays):
-    return lambda: linear_softmax_cross_entropy_grad(*arrays)
+def make_fastml(name, *arrays):
+    function = getattr(functional, name)
+    return lambda: function(*arrays)
 
 
-def make_numpy(*arrays):
-    return lambda: in_numpy(*arrays)
+def make_numpy(name, *arrays):
+    return (lambda: in_numpy(*arrays)) if name.endswith("_grad") else lambda: value_in_numpy(*arrays)[0]
 
 
-def make_torch(*arrays):
-    return torch_step(two_functions, *arrays)
+def make_torch(name, *arrays):
+    return torch_step(two_functions, name, *arrays)
 
 
-def make_torch_fused(*arrays):
+def make_torch_fused(name, *arrays):
     fused = getattr(torch.nn.functional, "linear_cross_entropy", None)
     if fused is None:
         pytest.skip("this PyTorch has no linear_cross_entropy")
-    return torch_step(lambda X, W, b, y: fused(X, W, y, linear_bias=b, reduction="sum"), *arrays)
+    return torch_step(lambda X, W, b, y, reduction: fused(X, W, y, linear_bias=b, reduction=reduction), name, *arrays)
 
 
-def make_torch_compile(*arrays):
+def make_torch_compile(name, *arrays):
     torch._dynamo.reset()
-    return torch_step(torch.compile(two_functions, dynamic=False), *arrays)
+    return torch_step(torch.compile(two_functions, dynamic=False), name, *arrays)
 
 
 MAKERS = {
@@ -92,48 +105,56 @@ MAKERS = {
 }
 
 
-def check(result, arrays):
-    """Against the baseline; peers return the sum of the losses."""
+def check(result, name, arrays):
+    """Against the baseline; peers return the sum of the losses beside gradients."""
+    if not name.endswith("_grad"):
+        return np.testing.assert_allclose(result, value_in_numpy(*arrays)[0], rtol=1e-4, atol=1e-4)
     loss, *grads = in_numpy(*arrays)
     np.testing.assert_allclose(np.sum(result[0]), loss.sum(), rtol=1e-4)
     for ours, theirs in zip(result[1:], grads, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-def test_linear_softmax_cross_entropy_grad(benchmark, record, small, shape, name):
-    if name.startswith("torch"):
+def work(name, arrays, shape):
+    """Bytes that are moved at least, and operations: of one product, with gradients of three."""
+    is_grad = name.endswith("_grad")
+    return (1 + is_grad) * sum(a.nbytes for a in arrays[:3]), (2 + 4 * is_grad) * int(np.prod(shape))
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize(("name", "shape"), CASES, ids=lambda value: str(value).replace(" ", ""))
+def test_linear_softmax_cross_entropy(benchmark, record, small, name, shape, maker):
+    if maker.startswith("torch"):
         pytest.importorskip("torch")
     shape = SMALL[shape] if small else shape
-    benchmark.group = "linear_softmax_cross_entropy_grad " + "x".join(map(str, shape))
+    benchmark.group = f"{name} {'x'.join(map(str, shape))}"
     arrays = data(shape)
-    function = MAKERS[name](*arrays)
-    check(function(), arrays)
+    function = MAKERS[maker](name, *arrays)
+    check(function(), name, arrays)
     benchmark.pedantic(function, rounds=5 if np.prod(shape) > 1e9 else 25, warmup_rounds=1)
-    record(bytes_moved=2 * sum(a.nbytes for a in arrays[:3]), operations=6 * int(np.prod(shape)))
+    record(*work(name, arrays, shape))
 
 
 def main(shapes):
     """Print the ratios, taken in turns, and the share of the rate of sgemm."""
     sgemm = machine()["sgemm"]
     print(f"{N_THREADS} threads; sgemm {sgemm:.0f} GFLOP/s", flush=True)
-    names = [name for name in MAKERS if torch is not None or not name.startswith("torch")]
-    for shape in shapes:
+    makers = {maker: make for maker, make in MAKERS.items() if torch is not None or not maker.startswith("torch")}
+    for name, shape in [("linear_softmax_cross_entropy_grad", shape) for shape in shapes] or CASES:
         arrays = data(shape)
-        functions = {name: MAKERS[name](*arrays) for name in names}
+        functions = {maker: make(name, *arrays) for maker, make in makers.items()}
         for function in functions.values():
-            check(function(), arrays)
+            check(function(), name, arrays)
         seconds = compare(functions, rounds=3 if np.prod(shape) > 1e9 else 15)
-        print("x".join(map(str, shape)))
-        for name, median in seconds.items():
-            rate = 6 * np.prod(shape) / median / 1e9
+        print(name, "x".join(map(str, shape)))
+        for maker, median in seconds.items():
+            rate = work(name, arrays, shape)[1] / median / 1e9
             share, ratio = rate / sgemm, median / seconds["fastml"]
             print(
-                f"  {name:27} {1e3 * median:8.2f} ms {ratio:6.2f}x {rate:6.0f} GFLOP/s {share:5.2f} of sgemm",
+                f"  {maker:27} {1e3 * median:8.2f} ms {ratio:6.2f}x {rate:6.0f} GFLOP/s {share:5.2f} of sgemm",
                 flush=True,
             )
 
 
 if __name__ == "__main__":
-    main([tuple(map(int, shape.split("x"))) for shape in sys.argv[1:]] or SHAPES)
+    main([tuple(map(int, shape.split("x"))) for shape in sys.argv[1:]])

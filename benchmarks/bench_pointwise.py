@@ -1,4 +1,4 @@
-"""Losses of single outputs and the KL divergence, value and gradient: fastml, in-place NumPy, PyTorch eager.
+"""Losses of single outputs and the KL divergence, with gradients and alone: fastml, in-place NumPy, PyTorch eager.
 
 ``pytest benchmarks/bench_pointwise.py`` times each on its own; ``python benchmarks/bench_pointwise.py`` takes them in
 turns and prints the ratios.
@@ -20,21 +20,37 @@ SMALL = {
     (65536, 10): (500, 10),
 }
 POINTWISE = ["binary_cross_entropy", "squared_error", "absolute_error", "huber"]
-CASES = [(name, shape) for name in POINTWISE for shape in SHAPES] + [("kl_divergence", shape) for shape in KL_SHAPES]
+CASES = [(name + "_grad", shape) for name in POINTWISE for shape in SHAPES]
+CASES += [("kl_divergence_grad", shape) for shape in KL_SHAPES]
+CASES += [(name, (1_000_000,)) for name in POINTWISE] + [("kl_divergence", (8192, 1000))]
 OPERATIONS = {"binary_cross_entropy": 8, "squared_error": 3, "absolute_error": 3, "huber": 6, "kl_divergence": 12}
+OPERATIONS = {name + "_grad": operations for name, operations in OPERATIONS.items()}
+OPERATIONS |= {"binary_cross_entropy": 6, "squared_error": 3, "absolute_error": 2, "huber": 5, "kl_divergence": 9}
 
 
 def data(name, shape):
     rng = np.random.default_rng(0)
     z, t = rng.standard_normal(shape, dtype=np.float32), rng.standard_normal(shape, dtype=np.float32)
-    if name == "binary_cross_entropy":
+    if name.startswith("binary_cross_entropy"):
         t = (t > 0).astype(np.float32)
-    if name == "kl_divergence":
+    if name.startswith("kl_divergence"):
         t = functional.softmax(t)
     return z, t
 
 
 def numpy_binary_cross_entropy(z, t):
+    loss = np.abs(z)
+    np.negative(loss, out=loss)
+    np.exp(loss, out=loss)
+    np.log1p(loss, out=loss)
+    part = np.maximum(z, 0)
+    loss += part
+    np.multiply(z, t, out=part)
+    loss -= part
+    return loss
+
+
+def numpy_binary_cross_entropy_grad(z, t):
     """Two arrays of the size of the logits for the results and two beside them, everything else in place."""
     e = np.abs(z)
     np.negative(e, out=e)
@@ -51,6 +67,13 @@ def numpy_binary_cross_entropy(z, t):
 
 
 def numpy_squared_error(z, t):
+    loss = z - t
+    loss *= loss
+    loss *= np.float32(0.5)
+    return loss
+
+
+def numpy_squared_error_grad(z, t):
     grad = z - t
     loss = grad * grad
     loss *= np.float32(0.5)
@@ -59,12 +82,27 @@ def numpy_squared_error(z, t):
 
 def numpy_absolute_error(z, t):
     loss = z - t
+    return np.abs(loss, out=loss)
+
+
+def numpy_absolute_error_grad(z, t):
+    loss = z - t
     grad = np.sign(loss)  # in place it is slower
     np.abs(loss, out=loss)
     return loss, grad
 
 
 def numpy_huber(z, t):
+    loss = z - t
+    half = np.clip(loss, -1, 1)
+    half *= np.float32(0.5)
+    loss -= half
+    loss *= half
+    loss *= 2
+    return loss
+
+
+def numpy_huber_grad(z, t):
     """With the residual clipped to c, the loss is c (r - c / 2)."""
     loss = z - t
     grad = np.clip(loss, -1, 1)
@@ -74,34 +112,42 @@ def numpy_huber(z, t):
     return loss, grad
 
 
-def numpy_kl_divergence(z, t):
-    grad = z - z.max(axis=1, keepdims=True)
-    grad -= np.log(np.exp(grad).sum(axis=1, keepdims=True))
+def kl_divergence_and_log_softmax(z, t):
+    log_p = z - z.max(axis=1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
     terms = np.log(t)
-    terms -= grad
+    terms -= log_p
     terms *= t
+    return terms.sum(axis=1), log_p
+
+
+def numpy_kl_divergence(z, t):
+    return kl_divergence_and_log_softmax(z, t)[0]
+
+
+def numpy_kl_divergence_grad(z, t):
+    loss, grad = kl_divergence_and_log_softmax(z, t)
     np.exp(grad, out=grad)
     grad -= t
-    return terms.sum(axis=1), grad
+    return loss, grad
 
 
 IN_NUMPY = {name.removeprefix("numpy_"): function for name, function in globals().items() if name.startswith("numpy_")}
 
 
-def torch_loss(name):
-    """The loss of PyTorch, summed as the gradient is of the sum."""
+def torch_loss(name, reduction):
     loss = torch.nn.functional
     return {
-        "binary_cross_entropy": lambda z, t: loss.binary_cross_entropy_with_logits(z, t, reduction="sum"),
-        "squared_error": lambda z, t: loss.mse_loss(z, t, reduction="sum") / 2,
-        "absolute_error": lambda z, t: loss.l1_loss(z, t, reduction="sum"),
-        "huber": lambda z, t: loss.huber_loss(z, t, reduction="sum"),
-        "kl_divergence": lambda z, t: loss.kl_div(loss.log_softmax(z, dim=1), t, reduction="sum"),
+        "binary_cross_entropy": lambda z, t: loss.binary_cross_entropy_with_logits(z, t, reduction=reduction),
+        "squared_error": lambda z, t: loss.mse_loss(z, t, reduction=reduction) / 2,
+        "absolute_error": lambda z, t: loss.l1_loss(z, t, reduction=reduction),
+        "huber": lambda z, t: loss.huber_loss(z, t, reduction=reduction),
+        "kl_divergence": lambda z, t: loss.kl_div(loss.log_softmax(z, dim=1), t, reduction=reduction),
     }[name]
 
 
 def make_fastml(name, z, t):
-    function = getattr(functional, name + "_grad")
+    function = getattr(functional, name)
     return lambda: function(z, t)
 
 
@@ -110,8 +156,15 @@ def make_numpy(name, z, t):
 
 
 def make_torch(name, z, t):
+    """With the gradient, losses are summed, as it is of the sum."""
     use_all_threads()
-    loss_function, prediction, target = torch_loss(name), torch.from_numpy(z).requires_grad_(), torch.from_numpy(t)
+    is_grad, prediction, target = name.endswith("_grad"), torch.from_numpy(z), torch.from_numpy(t)
+    loss_function = torch_loss(name.removesuffix("_grad"), "sum" if is_grad else "none")
+
+    def value():
+        with torch.no_grad():
+            loss = loss_function(prediction, target)
+            return (loss.sum(1) if name == "kl_divergence" else loss).numpy()
 
     def step():
         prediction.grad = None
@@ -119,32 +172,36 @@ def make_torch(name, z, t):
         loss.backward()
         return loss.detach().numpy(), prediction.grad.numpy()
 
-    return step
+    prediction.requires_grad_(is_grad)
+    return step if is_grad else value
 
 
 MAKERS = {"fastml": make_fastml, "numpy": make_numpy, "torch": make_torch}
 
 
 def check(result, name, z, t):
-    """Against the baseline; PyTorch returns the sum of the losses."""
-    loss, grad = IN_NUMPY[name](z, t)
+    """Against the baseline; PyTorch returns the sum of the losses beside a gradient."""
+    expected = IN_NUMPY[name](z, t)
+    if not name.endswith("_grad"):
+        return np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    loss, grad = expected
     np.testing.assert_allclose(np.sum(result[0], dtype=np.float64), loss.sum(dtype=np.float64), rtol=1e-4)
     np.testing.assert_allclose(result[1], grad, atol=1e-6)
 
 
 def moved(name, z):
     """Bytes that are read and written at least: two inputs, the gradient, and the losses of single outputs."""
-    return (3 if name == "kl_divergence" else 4) * z.nbytes
+    return (2 + name.endswith("_grad") + (not name.startswith("kl_divergence"))) * z.nbytes
 
 
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=lambda value: str(value).replace(" ", ""))
-def test_loss_grad(benchmark, record, small, name, shape, maker):
+def test_loss(benchmark, record, small, name, shape, maker):
     if maker == "torch":
         pytest.importorskip("torch")
     if small:
         shape = SMALL[shape]
-    benchmark.group = f"{name}_grad {'x'.join(map(str, shape))}"
+    benchmark.group = f"{name} {'x'.join(map(str, shape))}"
     z, t = data(name, shape)
     function = MAKERS[maker](name, z, t)
     check(function(), name, z, t)
@@ -165,7 +222,7 @@ def main():
         seconds = compare(functions, rounds=3 if z.size > 2**23 else 15)
         own = seconds["fastml"]
         ratios = "".join(f"{seconds[maker] / own:8.2f}x" for maker in makers[1:])
-        label = f"{name}_grad {'x'.join(map(str, shape))}"
+        label = f"{name} {'x'.join(map(str, shape))}"
         print(f"{label:36}{1e6 * own:9.0f} us{ratios}{moved(name, z) / own / 1e9:8.1f}", flush=True)
 
 

@@ -151,7 +151,7 @@ CURVES = {
     "linear_softmax_cross_entropy_grad by features": Curve(
         "features", _powers(4, 2, 5), [8, 16], "4096 rows, 1000 classes", lambda d: linear_softmax(4096, d, 1000)
     ),
-    "info_nce_grad by pairs": Curve("pairs", _powers(4, 5, 8), [64, 128], "128 features", info_nce),
+    "info_nce_grad by pairs": Curve("pairs", [1024, 4096, 16384, 32768], [64, 128], "128 features", info_nce),
     "top_k by items": Curve("items", _powers(10, 3, 6), [500, 1000], "1000 queries, 64 features", best_items),
     "AdamW by parameters": Curve("parameters", _powers(10, 4, 8), [100, 1000], "", adamw, 20),
     "SoftmaxClassifier epoch by rows": Curve(

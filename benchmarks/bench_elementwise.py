@@ -7,7 +7,7 @@ in turns and prints the ratios.
 import numpy as np
 import pytest
 from _peers import N_THREADS, compare, is_installed, torch, use_all_threads
-from scipy.special import erf, expit
+from scipy.special import erf
 
 from fastml import functional
 
@@ -33,8 +33,17 @@ def numpy_log_softmax(z):
     return z - numpy_log_sum_exp(z)[:, None]
 
 
+def numpy_sigmoid(z):
+    """Within 1e-7; expit, which keeps its digits in the tails, takes five times as long."""
+    s = z * np.float32(0.5)
+    np.tanh(s, out=s)
+    s += 1
+    s *= np.float32(0.5)
+    return s
+
+
 def numpy_sigmoid_grad(z, upstream):
-    s = expit(z)
+    s = numpy_sigmoid(z)
     slope = 1 - s
     slope *= s
     slope *= upstream
@@ -122,7 +131,7 @@ def numpy_gelu_grad(z, upstream):
 
 
 IN_NUMPY = {name.removeprefix("numpy_"): function for name, function in globals().items() if name.startswith("numpy_")}
-IN_NUMPY |= {"sigmoid": expit, "tanh": np.tanh}
+IN_NUMPY |= {"tanh": np.tanh}
 ROWWISE = {"softmax": 5, "log_softmax": 5, "log_sum_exp": 4}  # operations an element
 POINTWISE = {"sigmoid": 3, "tanh": 3, "sigmoid_grad": 6, "tanh_grad": 6}
 POINTWISE |= {"relu": 1, "leaky_relu": 2, "prelu": 2, "elu": 3, "gelu": 3}

@@ -51,19 +51,13 @@ def numpy_binary_cross_entropy(z, t):
 
 
 def numpy_binary_cross_entropy_grad(z, t):
-    """Two arrays of the size of the logits for the results and two beside them, everything else in place."""
-    e = np.abs(z)
-    np.negative(e, out=e)
-    np.exp(e, out=e)
-    loss, grad = np.log1p(e), np.maximum(z, 0)
-    loss += grad
-    np.multiply(z, t, out=grad)
-    loss -= grad
-    np.add(e, 1, out=grad)
-    np.copyto(e, 1, where=z >= 0)
-    np.divide(e, grad, out=grad)
+    """The sigmoid by tanh takes half the time of that from the exponential, which needs a choice by sign."""
+    grad = z * np.float32(0.5)
+    np.tanh(grad, out=grad)
+    grad += 1
+    grad *= np.float32(0.5)
     grad -= t
-    return loss, grad
+    return numpy_binary_cross_entropy(z, t), grad
 
 
 def numpy_squared_error(z, t):

@@ -18,7 +18,7 @@ from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import part, point
 from fastml.kernels._loss_tile import finish_rows, forward_tile, residual_tile
 from fastml.kernels._random import key_of, random_bits
-from fastml.kernels._rows import add, add_gathered, add_scaled, copy, fill, scale
+from fastml.kernels._rows import add, add_gathered, add_scaled, copy, fill, first_from, scale
 
 N_IN, N_OUT, COEF, INTERCEPT, SCALE, SLOPE, MEAN, VARIANCE, PLACE, KIND, SWAPPED = range(11)  # columns of the table
 MOMENTUM, EPSILON = 0.1, 1e-5  # of batch norm: what a batch moves the running moments by, least variance
@@ -307,9 +307,11 @@ def _sparse_coef_grad(first, last, n, X, z, W_grad):
     for k in range(last - first):
         fill(W_grad[k], 0)
     for i in range(n):
-        for k in range(X.indptr[i], X.indptr[i + 1]):
-            if first <= X.indices[k] < last:
-                add_scaled(W_grad[X.indices[k] - first], X.data[k], z[i])
+        end = X.indptr[i + 1]
+        k = first_from(X.indices, X.indptr[i], end, first)
+        while k < end and X.indices[k] < last:
+            add_scaled(W_grad[X.indices[k] - first], X.data[k], z[i])
+            k += 1
 
 
 @part

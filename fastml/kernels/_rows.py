@@ -118,3 +118,15 @@ def exp_shifted(row, top):
         row[j] = value
         result += value
     return result
+
+
+@point
+def first_from(ids, low, high, least):
+    """The first place in ``ids[low:high]``, which are sorted, with an id of at least ``least``; or ``high``."""
+    while low < high:
+        middle = (low + high) // 2
+        if ids[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -9,6 +9,7 @@ import numpy as np
 from fastml.kernels import _activations as points
 from fastml.kernels import _math
 from fastml.kernels._jit import kernel
+from fastml.kernels._rows import is_finite
 
 
 def _activation(function):
@@ -48,11 +49,17 @@ def _product(slope):
 @kernel
 def leaky_relu(start, stop, z, slope, out, found):
     """``out`` (size,) of ``z`` (size,), below zero times ``slope`` (1,), or (size,) where each has its own."""
-    largest, one = z.dtype.type(0), slope.shape[0] == 1
-    for j in range(start, stop):
-        value = points.leaky_relu(z[j], slope[0 if one else j])
-        out[j] = value
-        largest = _math.maximum(largest, value)
+    x, y, largest = z[start:stop], out[start:stop], z.dtype.type(0)
+    if slope.shape[0] == 1:
+        below = slope[0]
+        for j in range(x.shape[0]):
+            y[j] = points.leaky_relu(x[j], below)
+    else:
+        own = slope[start:stop]
+        for j in range(x.shape[0]):
+            y[j] = points.leaky_relu(x[j], own[j])
+    for j in range(x.shape[0]):
+        largest = _math.maximum(largest, y[j])
     if largest != largest:
         found[0] = 1
 
@@ -60,12 +67,16 @@ def leaky_relu(start, stop, z, slope, out, found):
 @kernel
 def leaky_relu_grad(start, stop, z, slope, upstream, out, found):
     """``out`` (size,) of ``z``, ``slope`` and ``upstream``; ``found[0] = 1`` if a result is not finite."""
-    largest, one = z.dtype.type(0), slope.shape[0] == 1
-    for j in range(start, stop):
-        value = points.leaky_relu_slope(z[j], slope[0 if one else j]) * upstream[j]
-        out[j] = value
-        largest = _math.maximum(largest, abs(value))
-    if not largest < z.dtype.type(np.inf):
+    x, u, y = z[start:stop], upstream[start:stop], out[start:stop]
+    if slope.shape[0] == 1:
+        below = slope[0]
+        for j in range(x.shape[0]):
+            y[j] = points.leaky_relu_slope(x[j], below) * u[j]
+    else:
+        own = slope[start:stop]
+        for j in range(x.shape[0]):
+            y[j] = points.leaky_relu_slope(x[j], own[j]) * u[j]
+    if not is_finite(y):
         found[0] = 1
 
 

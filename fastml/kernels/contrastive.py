@@ -27,7 +27,7 @@ import numpy as np
 from fastml.kernels._blas import matmul_nn, matmul_nt, matmul_tn
 from fastml.kernels._jit import uncounted_kernel, uncounted_point
 from fastml.kernels._math import exp, log, maximum
-from fastml.kernels._rows import add, add_max, add_scaled, copy, dot, exp_shifted, fill, scale
+from fastml.kernels._rows import add, add_max, add_scaled, copy, dot, exp_shifted, fill, first_from, scale
 
 
 class Groups(NamedTuple):
@@ -50,23 +50,11 @@ class Pairs(NamedTuple):
 
 
 @uncounted_point
-def _first_from(members, low, high, key):
-    """The first place in ``members[low:high]``, which are sorted, with a number of at least ``key``."""
-    while low < high:
-        middle = (low + high) // 2
-        if members[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@uncounted_point
 def _mask(row, i, first_key, groups):
     """-inf for the other members of the query's group among the keys of this panel."""
     last, group = first_key + row.shape[0], groups.group[i]
     end = groups.starts[group + 1]
-    at = _first_from(groups.members, groups.starts[group], end, first_key)
+    at = first_from(groups.members, groups.starts[group], end, first_key)
     while at < end and groups.members[at] < last:
         if groups.members[at] != i:
             row[groups.members[at] - first_key] = -np.inf

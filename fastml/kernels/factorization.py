@@ -42,18 +42,21 @@ class Interactions(NamedTuple):
     users: np.ndarray
     weights: np.ndarray
     n_items: int
+    n_halvings: int  # that leave one entry of the longest row
 
 
 class Batch(NamedTuple):
     """Interactions by user, and their slots by item.
 
-    ``entries`` (n,) are places in X, ``items`` (n, 1 + m) the items of the slots, ``place`` (n,) says which of the
-    batch's users each is of. ``users`` and ``user_starts`` are the different users and where their interactions begin;
-    ``slots`` (n (1 + m),) is sorted by item, with ``rows`` and ``row_starts`` alike.
+    ``entries`` (n,) are places in X, ``items`` (n, 1 + m) the items of the slots, ``weights`` (n,) those of the
+    entries, ``place`` (n,) says which of the batch's users each is of. ``users`` and ``user_starts`` are the different
+    users and where their interactions begin; ``slots`` (n (1 + m),) is sorted by item, with ``rows`` and ``row_starts``
+    alike.
     """
 
     entries: np.ndarray
     items: np.ndarray
+    weights: np.ndarray
     place: np.ndarray
     users: np.ndarray
     user_starts: np.ndarray
@@ -95,6 +98,7 @@ class Stretch(NamedTuple):
     order: np.ndarray
     pool: np.ndarray
     items: np.ndarray  # (batches, n, 1 + m)
+    weights: np.ndarray
     place: np.ndarray
     users: np.ndarray
     user_starts: np.ndarray
@@ -141,26 +145,26 @@ def shuffle(seed, epoch, size, batch, ends, order):
 
 
 @uncounted_point
-def contains(row, value):
-    """Whether the sorted row has the value; a search by halves without branches that could be guessed wrong."""
+def contains(row, value, n_halvings):
+    """Whether the sorted row has the value: as many halvings for any row, so that no branch can be guessed wrong."""
     start, n = 0, row.shape[0]
-    while n > 1:
+    for _ in range(n_halvings):
         half = n >> 1
         start = start + half if row[start + half] <= value else start
         n -= half
-    return n > 0 and row[start] == value
+    return row[start] == value
 
 
 @uncounted_point
-def unseen(row, pool, slot, key, n_items):
+def unseen(row, pool, slot, key, interactions):
     """A draw that is not in the row: the slot's own, or others of the pool, or what follows on the last of them."""
     item = pool[slot]
     for attempt in range(_TRIES):
-        if not contains(row, item):
+        if not contains(row, item, interactions.n_halvings):
             return item
         item = pool[scaled(random_bits(key, slot * _TRIES + attempt), pool.shape[0])[0]]
-    while contains(row, item):
-        item = item + 1 if item + 1 < n_items else 0
+    while contains(row, item, interactions.n_halvings):
+        item = item + 1 if item + 1 < interactions.n_items else 0
     return item
 
 
@@ -195,6 +199,24 @@ def group_users(interactions, batch):
 
 
 @uncounted_point
+def draw_negatives(interactions, pool, key, n_users, batch, seen):
+    """Fill the items of all columns but the first.
+
+    Rows of users lie far apart. A loop that only reads an entry of each, to scratch ``seen``, waits for many at a time,
+    where searches, one after the other, would wait for each.
+    """
+    indptr, n_negatives = interactions.indptr, batch.items.shape[1] - 1
+    for k in range(n_users):
+        user = batch.users[k]
+        seen[k] = interactions.indices[(indptr[user] + indptr[user + 1]) >> 1]
+    for e in range(batch.entries.shape[0]):
+        user = batch.users[batch.place[e]]
+        row = interactions.indices[indptr[user] : indptr[user + 1]]
+        for t in range(n_negatives):
+            batch.items[e, 1 + t] = unseen(row, pool, e * n_negatives + t, key, interactions)
+
+
+@uncounted_point
 def group_items(batch, bits, keys, spare):
     """Fill ``slots``, ``rows`` and ``row_starts``; returns how many items there are."""
     n, width = batch.items.shape
@@ -222,20 +244,16 @@ def prepare(interactions, pool, seed, number, bits, batch, keys, spare, counts):
     ``pool`` (n m,) has a draw for each negative; another one is taken where the user has the item. Items have so many
     ``bits``; scratch ``keys`` and ``spare``.
     """
-    key, n_negatives = key_of(seed, number), batch.items.shape[1] - 1
     for e in range(batch.entries.shape[0]):
         entry = batch.entries[e]
-        user = interactions.users[entry]
-        row = interactions.indices[interactions.indptr[user] : interactions.indptr[user + 1]]
-        batch.items[e, 0] = interactions.indices[entry]
-        for t in range(n_negatives):
-            batch.items[e, 1 + t] = unseen(row, pool, e * n_negatives + t, key, interactions.n_items)
+        batch.items[e, 0], batch.weights[e] = interactions.indices[entry], interactions.weights[entry]
     counts[0] = group_users(interactions, batch)
+    draw_negatives(interactions, pool, key_of(seed, number), counts[0], batch, keys)
     counts[1] = group_items(batch, bits, keys, spare)
 
 
 @uncounted_point
-def pair_slopes(kind, weights, entries, z, losses):
+def pair_slopes(kind, weights, z, losses):
     """Losses (n,) of interactions with logits ``z`` (n, 1 + m), which become their derivatives."""
     n, width, zero = z.shape[0], z.shape[1], z.dtype.type(0)
     share = z.dtype.type(1 / (width - 1)) if kind == BPR else z.dtype.type(1)
@@ -245,11 +263,11 @@ def pair_slopes(kind, weights, entries, z, losses):
         for e in range(n):
             margin = z[e, t] - (z[e, 0] if kind == BPR else zero)
             losses[e] += share * log1p_exp(margin)
-            z[e, t] = share * weights[entries[e]] * sigmoid(margin)
+            z[e, t] = share * weights[e] * sigmoid(margin)
     for e in range(n):
         own = z[e, 0]
-        losses[e] = weights[entries[e]] * (losses[e] + (zero if kind == BPR else log1p_exp(-own)))
-        z[e, 0] = zero if kind == BPR else -weights[entries[e]] * sigmoid(-own)
+        losses[e] = weights[e] * (losses[e] + (zero if kind == BPR else log1p_exp(-own)))
+        z[e, 0] = zero if kind == BPR else -weights[e] * sigmoid(-own)
     if kind == BPR:
         for e in range(n):
             for t in range(1, width):
@@ -267,7 +285,7 @@ def user_logits(first, last, batch, users, items, slopes):
 
 
 @uncounted_point
-def step_users(start, stop, interactions, batch, users, items, step, work, grad):
+def step_users(start, stop, batch, users, items, step, work, grad):
     """Update users start..stop of a batch, and fill their part of ``work``; scratch ``grad`` (f,)."""
     real = grad.dtype.type
     constants = coefficients(step.rule, step.rate, step.number, step.hyper, real(0))
@@ -275,13 +293,12 @@ def step_users(start, stop, interactions, batch, users, items, step, work, grad)
         last = min(first + _TILE, stop)
         user_logits(first, last, batch, users, items, work.slopes)
         begin, end = batch.user_starts[first], batch.user_starts[last]
-        part = batch.entries[begin:end], work.slopes[begin:end], work.losses[begin:end]
-        pair_slopes(step.kind, interactions.weights, *part)
+        pair_slopes(step.kind, batch.weights[begin:end], work.slopes[begin:end], work.losses[begin:end])
         for k in range(first, last):
             u, total = batch.users[k], real(0)
             fill(grad, 0)
             for e in range(batch.user_starts[k], batch.user_starts[k + 1]):
-                total += interactions.weights[batch.entries[e]]
+                total += batch.weights[e]
                 for t in range(work.slopes.shape[1]):
                     add_scaled(grad, work.slopes[e, t], items.rows[batch.items[e, t]])
             w = users.rows[u]
@@ -291,7 +308,7 @@ def step_users(start, stop, interactions, batch, users, items, step, work, grad)
 
 
 @uncounted_point
-def step_items(start, stop, interactions, batch, items, step, work, grad):
+def step_items(start, stop, batch, items, step, work, grad):
     """Update items start..stop of a batch, after all of its users; scratch ``grad`` (f,)."""
     real, width = grad.dtype.type, batch.items.shape[1]
     constants = coefficients(step.rule, step.rate, step.number, step.hyper, real(0))
@@ -301,8 +318,7 @@ def step_items(start, stop, interactions, batch, items, step, work, grad):
         for p in range(batch.row_starts[k], batch.row_starts[k + 1]):
             e, t = batch.slots[p] // width, batch.slots[p] % width
             add_scaled(grad, work.slopes[e, t], work.old[batch.place[e]])
-            if t == 0:
-                total += interactions.weights[batch.entries[e]]
+            total += batch.weights[e] if t == 0 else real(0)
         add_scaled(grad, items.ridge[i] * total, items.rows[i])
         take_step(step.rule, items.rows[i], grad, items.first[i], items.second[i], constants, real(1))
 
@@ -313,9 +329,8 @@ def _batch(b, stretch):
     size = stretch.place.shape[1]
     entries = stretch.order[b * size : (b + 1) * size]
     users = stretch.place[b], stretch.users[b], stretch.user_starts[b]
-    return Batch(
-        entries, stretch.items[b, : entries.shape[0]], *users, stretch.slots[b], stretch.rows[b], stretch.row_starts[b]
-    )
+    items = stretch.slots[b], stretch.rows[b], stretch.row_starts[b]
+    return Batch(entries, stretch.items[b, : entries.shape[0]], stretch.weights[b], *users, *items)
 
 
 @uncounted_point
@@ -350,9 +365,9 @@ def steps(slot, board, plan, interactions, stretch, users, items, work, scratch)
             while task >= 0:
                 start, stop = n_rows * task // n_tasks, n_rows * (task + 1) // n_tasks
                 if half == 0:
-                    step_users(start, stop, interactions, batch, users, items, step, work, grad)
+                    step_users(start, stop, batch, users, items, step, work, grad)
                 else:
-                    step_items(start, stop, interactions, batch, items, step, work, grad)
+                    step_items(start, stop, batch, items, step, work, grad)
                     if task == 0:
                         plan.losses[b] = 0
                         for e in range(batch.entries.shape[0]):

@@ -7,9 +7,9 @@ With a prediction or logit z, its target t and the weight w of its row::
 where l and l' are those of ``_losses``. All arrays are flat. The elements belong to as many rows of one length as
 ``weight`` has entries, so a single weight of one stands for none. The gradient may overwrite the predictions.
 
-A NaN or an infinity makes the loss of its element NaN or infinite, which shows in the largest loss of a chunk: a pass
-over the input to look for it would take as long as these loops do. What is found is told one floor above. A weight
-of zero leaves zeros, also of a loss that overflows.
+A NaN or an infinity makes the loss of its element NaN or infinite, which shows in the sum of zero times the losses of a
+chunk: a pass over the input to look for it would take as long as these loops do. What is found is told one floor above.
+A weight of zero leaves zeros, also of a loss that overflows.
 """
 
 import numpy as np
@@ -42,6 +42,19 @@ def _excess(t):
     return t - real(1) if t > real(0.5) else -t
 
 
+@point
+def _is_weighted(weight):
+    return weight.shape[0] > 1 or weight[0] != weight.dtype.type(1)
+
+
+@point
+def _apply(w, out):
+    """``out`` times weights; zeros where they are, also of a loss that overflowed."""
+    zero = out.dtype.type(0)
+    for j in range(out.shape[0]):
+        out[j] = w[j] * out[j] if w[j] > zero else zero
+
+
 def _loss(function, of_shares=False):
     """The kernel that fills ``loss``, for a function of ``_losses``."""
 
@@ -49,18 +62,20 @@ def _loss(function, of_shares=False):
     def loss_kernel(start, stop, prediction, target, settings, weight, loss, found):
         """``loss`` (size,); ``found[0] = 1`` where it is not finite, or a target of shares not in 0..1."""
         length, factors = prediction.shape[0] // weight.shape[0], np.empty(_CHUNK, prediction.dtype)
-        zero, limit = prediction.dtype.type(0), prediction.dtype.type(np.inf)
+        zero = prediction.dtype.type(0)
         for first in range(start, stop, _CHUNK):
-            last, largest, excess = min(first + _CHUNK, stop), zero, zero
-            z, t, w, out = prediction[first:last], target[first:last], factors[: last - first], loss[first:last]
-            _row_weights(weight, length, first, w)
+            last, fault, excess = min(first + _CHUNK, stop), zero, zero
+            z, t, out = prediction[first:last], target[first:last], loss[first:last]
             for j in range(z.shape[0]):
                 value, _ = function(z[j], t[j], *settings)
                 excess = maximum(excess, _excess(t[j])) if of_shares else excess
-                largest = maximum(largest, value)
-                out[j] = w[j] * value if w[j] > zero else zero
-            if not (largest < limit and excess <= zero):
+                fault += zero * value
+                out[j] = value
+            if not (fault == zero and excess <= zero):
                 found[0] = 1
+            if _is_weighted(weight):
+                _row_weights(weight, length, first, factors[: last - first])
+                _apply(factors, out)
 
     return loss_kernel
 
@@ -72,20 +87,22 @@ def _loss_grad(function, of_shares=False):
     def loss_grad_kernel(start, stop, prediction, target, settings, weight, loss, grad, found):
         """As the kernel of ``_loss``, with the gradient ``grad`` (size,)."""
         length, factors = prediction.shape[0] // weight.shape[0], np.empty(_CHUNK, prediction.dtype)
-        zero, limit = prediction.dtype.type(0), prediction.dtype.type(np.inf)
+        zero = prediction.dtype.type(0)
         for first in range(start, stop, _CHUNK):
-            last, largest, excess = min(first + _CHUNK, stop), zero, zero
-            z, t, w, out = prediction[first:last], target[first:last], factors[: last - first], loss[first:last]
-            g = grad[first:last]
-            _row_weights(weight, length, first, w)
+            last, fault, excess = min(first + _CHUNK, stop), zero, zero
+            z, t, out, g = prediction[first:last], target[first:last], loss[first:last], grad[first:last]
             for j in range(z.shape[0]):
                 value, slope = function(z[j], t[j], *settings)
                 excess = maximum(excess, _excess(t[j])) if of_shares else excess
-                largest = maximum(largest, value)
-                out[j] = w[j] * value if w[j] > zero else zero
-                g[j] = w[j] * slope if w[j] > zero else zero
-            if not (largest < limit and excess <= zero):
+                fault += zero * value
+                out[j] = value
+                g[j] = slope
+            if not (fault == zero and excess <= zero):
                 found[0] = 1
+            if _is_weighted(weight):
+                _row_weights(weight, length, first, factors[: last - first])
+                _apply(factors, out)
+                _apply(factors, g)
 
     return loss_grad_kernel
 

@@ -29,7 +29,7 @@ class Stretch:
         sizes = size, size, size + 1, n_slots, n_slots, n_slots + 1, 2
         arrays = [np.empty((n_batches, n), np.int64) for n in sizes]
         none, items = np.empty(0, np.int64), np.empty((n_batches, size, 1 + n_negatives), np.int64)
-        self.room = kernels.Stretch(none, none, items, *arrays)
+        self.room = kernels.Stretch(none, none, items, np.empty((n_batches, size), dtype), *arrays)
         grad = aligned((n_threads, -(-n_factors // 16) * 16), dtype)[:, :n_factors]
         self.scratch = kernels.Scratch(np.empty((n_threads, 2, n_slots + _DIGITS), np.uint64), grad)
         old = aligned((size, n_factors), dtype)

@@ -57,9 +57,10 @@ class SampledMFProblem:
         X = X if loss not in _KINDS else _with_negatives(X)
         self.X, self.loss, self.n_negatives, self.optimizer = X, loss, n_negatives, optimizer
         self.seed, self.n_threads, self.dtype = seed, n_threads, X.dtype
-        users = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+        lengths = np.diff(X.indptr)
+        users, n_halvings = np.repeat(np.arange(X.shape[0]), lengths), int(lengths.max() - 1).bit_length()
         self.weights = (X.data / X.data.mean(dtype=np.float64)).astype(X.dtype)
-        self.interactions = kernels.Interactions(X.indptr, X.indices, users, self.weights, X.shape[1])
+        self.interactions = kernels.Interactions(X.indptr, X.indices, users, self.weights, X.shape[1], n_halvings)
         self.size = min(batch_size, X.nnz)
         self.counts = [
             np.bincount(ids, self.weights, n) for ids, n in zip((users, X.indices), X.shape, strict=True)
@@ -135,7 +136,8 @@ class SampledMFProblem:
 
     def _order(self):
         """The entries batch by batch, those of a batch in the order of X."""
-        order, batch = np.empty(self.X.nnz, np.int64), np.empty(self.X.nnz, np.int64)
+        order = np.empty(self.X.nnz, np.int64)
+        batch = np.empty(self.X.nnz, np.int32 if self.n_steps < 2**31 else np.int64)
         kernels.shuffle(self.seed, self.n_epochs, self.size, batch, np.empty(self.n_steps, np.int64), order)
         return order
 
@@ -143,7 +145,7 @@ class SampledMFProblem:
         """Of the factors as they are, for each unit of weight; not finite if a factor is not."""
         squares = [np.einsum("nf,nf->n", table, table) for table in (users, items)]
         parts = zip(self.counts, self.ridges, squares, strict=True)
-        return sum(float((count * ridge) @ square) for count, ridge, square in parts) / 2 / self.X.nnz
+        return sum(float((count * ridge * square).sum()) for count, ridge, square in parts) / 2 / self.X.nnz
 
     def _pairs(self, order, first, rates, users, items):
         """Steps of a pairwise loss; returns the sum of the losses."""

@@ -25,7 +25,7 @@ def make(n_users=30, n_items=20, density=0.3, dtype=np.float64, seed=0):
     users, items = np.nonzero(has)
     indptr = np.append(0, np.cumsum(has.sum(axis=1)))
     weights = rng.uniform(0.5, 1.5, len(users)).astype(dtype)
-    return kernels.Interactions(indptr, items, users, weights, n_items), has
+    return kernels.Interactions(indptr, items, users, weights, n_items, 5), has
 
 
 def tables(interactions, n_users, n_factors, dtype, optimizer, seed=1):

@@ -48,7 +48,7 @@ def _number_points(axes, points):
 
 def roofline(path, machine, rows):
     """Achieved GFLOP/s against operations a byte; ``rows`` are (name, entries of a group), one for each number."""
-    figure = _figure(11, 6)
+    figure = _figure(11, max(6, 0.5 + len(rows) / 6))
     axes, key = figure.subplots(1, 2, width_ratios=[3, 2])
     points, lines = {}, []
     for number, (name, ours, theirs) in enumerate(rows, start=1):

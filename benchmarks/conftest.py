@@ -1,6 +1,7 @@
 """The fixtures of benchmarks: ``small``, and ``record``, which notes what a result needs beside its times."""
 
 import re
+import time
 
 import pytest
 from _memory import peak_extra_memory
@@ -33,8 +34,17 @@ def _shape(group):
     return [int(number) for number in re.findall(r"\d+", found[0])] if found else None
 
 
-def _remember_calls(benchmark):
-    """The functions that are timed from now on, to be called again when memory is measured."""
+def _rounds(call):
+    """How many calls fill half a second, up to 500, as told by a tenth of one, in which threads find their cores."""
+    begin, n_calls = time.perf_counter(), 0
+    while time.perf_counter() < begin + 0.1:
+        call()
+        n_calls += 1
+    return min(int(0.5 * n_calls / (time.perf_counter() - begin)), 500)
+
+
+def _remember_calls(benchmark, small):
+    """The functions that are timed from now on, to be called again when memory is measured; short ones more often."""
     calls, pedantic = [], benchmark.pedantic
 
     def remember(target, args=(), kwargs=None, setup=None, **options):
@@ -43,6 +53,8 @@ def _remember_calls(benchmark):
             return target(*its_args, **its_kwargs)
 
         calls.append(call)
+        if not small:
+            options["rounds"] = max(options.get("rounds", 1), _rounds(call))
         return pedantic(target, args=args, kwargs=kwargs, setup=setup, **options)
 
     benchmark.pedantic = remember
@@ -65,7 +77,7 @@ def record(request, benchmark, small):
 
     The shape is read from the name of the group unless it is given, and memory is measured in one call more.
     """
-    calls = _remember_calls(benchmark)
+    calls = _remember_calls(benchmark, small)
 
     def note(bytes_moved, operations, *, shape=None, dtype="float32"):
         facts = {"candidate": _candidate(request.node), "shape": shape or _shape(benchmark.group), "dtype": dtype}

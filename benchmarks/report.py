@@ -178,10 +178,15 @@ def family(group):
 
 
 def largest(results):
-    """Of each family the group that moves most: (name, entry of fastml, entry of NumPy or None)."""
-    found = {}
+    """Of each family the group that moves most: (name, entry of fastml, entry of NumPy or None).
+
+    Functions whose gradient is there too are left out, lest the picture be full.
+    """
+    found, functions = {}, {name.partition(" ")[0] for name in measured(results)}
     for name, entries in measured(results).items():
         facts = entries[FASTML].facts
+        if name.partition(" ")[0] + "_grad" in functions:
+            continue
         if facts.get("gigaflops") and facts["bytes"] >= found.get(family(name), ("", 0))[1]:
             found[family(name)] = name, facts["bytes"], entries
     return [(name, entries[FASTML], baseline(entries)) for name, _, entries in found.values()]

@@ -51,10 +51,10 @@ def use_all_threads():
         torch.set_num_threads(N_THREADS)
 
 
-def jax_step(loss_of, *arrays):
-    """Value and gradients of ``loss_of(*arrays)`` under ``jax.jit``, which takes the cores that it finds."""
+def jax_step(loss_of, *arrays, fixed=()):
+    """Value of ``loss_of(*arrays, *fixed)`` and gradients by ``arrays`` under ``jax.jit``, on the cores it finds."""
     step = jax.jit(jax.value_and_grad(loss_of, argnums=tuple(range(len(arrays)))))
-    inside = [jax.numpy.asarray(array) for array in arrays]
+    inside = [jax.numpy.asarray(array) for array in (*arrays, *fixed)]
 
     def run():
         loss, grads = jax.block_until_ready(step(*inside))

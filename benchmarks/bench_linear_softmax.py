@@ -1,4 +1,4 @@
-"""Linear layer with softmax cross-entropy, with all gradients and alone: fastml, NumPy, PyTorch eager and compiled.
+"""Linear layer with softmax cross-entropy, with all gradients and alone: fastml, NumPy, PyTorch, JAX.
 
 ``pytest benchmarks/bench_linear_softmax.py`` times each on its own; ``python benchmarks/bench_linear_softmax.py`` takes
 them in turns and prints the ratios.
@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from _peers import N_THREADS, compare, machine, torch, use_all_threads
+from _peers import N_THREADS, compare, is_installed, jax, jax_step, machine, torch, use_all_threads
 
 from fastml import functional
 
@@ -96,13 +96,27 @@ def make_torch_compile(name, *arrays):
     return torch_step(torch.compile(two_functions, dynamic=False), name, *arrays)
 
 
+def make_jax(name, X, W, b, y):
+    def loss_of(X, W, b, y):
+        logits = X @ W.T + b
+        return (jax.nn.logsumexp(logits, axis=1) - logits[jax.numpy.arange(len(y)), y]).sum()
+
+    return jax_step(loss_of, X, W, b, fixed=(y,))
+
+
 MAKERS = {
     "fastml": make_fastml,
     "numpy": make_numpy,
     "torch": make_torch,
     "torch.linear_cross_entropy": make_torch_fused,
     "torch.compile": make_torch_compile,
+    "jax": make_jax,
 }
+
+
+def is_candidate(name, maker):
+    """JAX is compared where gradients are wanted."""
+    return is_installed(maker) and (name.endswith("_grad") or maker != "jax")
 
 
 def check(result, name, arrays):
@@ -124,8 +138,8 @@ def work(name, arrays, shape):
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=lambda value: str(value).replace(" ", ""))
 def test_linear_softmax_cross_entropy(benchmark, record, small, name, shape, maker):
-    if maker.startswith("torch"):
-        pytest.importorskip("torch")
+    if not is_candidate(name, maker):
+        pytest.skip(f"{maker} is not installed, or has no {name}")
     shape = SMALL[shape] if small else shape
     benchmark.group = f"{name} {'x'.join(map(str, shape))}"
     arrays = data(shape)
@@ -139,10 +153,9 @@ def main(shapes):
     """Print the ratios, taken in turns, and the share of the rate of sgemm."""
     sgemm = machine()["sgemm"]
     print(f"{N_THREADS} threads; sgemm {sgemm:.0f} GFLOP/s", flush=True)
-    makers = {maker: make for maker, make in MAKERS.items() if torch is not None or not maker.startswith("torch")}
     for name, shape in [("linear_softmax_cross_entropy_grad", shape) for shape in shapes] or CASES:
         arrays = data(shape)
-        functions = {maker: make(name, *arrays) for maker, make in makers.items()}
+        functions = {maker: make(name, *arrays) for maker, make in MAKERS.items() if is_candidate(name, maker)}
         for function in functions.values():
             check(function(), name, arrays)
         seconds = compare(functions, rounds=3 if np.prod(shape) > 1e9 else 15)

@@ -1,4 +1,4 @@
-"""Losses of single outputs and the KL divergence, with gradients and alone: fastml, in-place NumPy, PyTorch eager.
+"""Losses of single outputs and the KL divergence, with gradients and alone: fastml, NumPy, PyTorch, JAX.
 
 ``pytest benchmarks/bench_pointwise.py`` times each on its own; ``python benchmarks/bench_pointwise.py`` takes them in
 turns and prints the ratios.
@@ -6,7 +6,7 @@ turns and prints the ratios.
 
 import numpy as np
 import pytest
-from _peers import N_THREADS, compare, torch, use_all_threads
+from _peers import N_THREADS, compare, is_installed, jax, jax_step, torch, use_all_threads
 
 from fastml import functional
 
@@ -149,11 +149,11 @@ def make_numpy(name, z, t):
     return lambda: IN_NUMPY[name](z, t)
 
 
-def make_torch(name, z, t):
+def torch_step(wrap, name, z, t):
     """With the gradient, losses are summed, as it is of the sum."""
     use_all_threads()
     is_grad, prediction, target = name.endswith("_grad"), torch.from_numpy(z), torch.from_numpy(t)
-    loss_function = torch_loss(name.removesuffix("_grad"), "sum" if is_grad else "none")
+    loss_function = wrap(torch_loss(name.removesuffix("_grad"), "sum" if is_grad else "none"))
 
     def value():
         with torch.no_grad():
@@ -170,7 +170,42 @@ def make_torch(name, z, t):
     return step if is_grad else value
 
 
-MAKERS = {"fastml": make_fastml, "numpy": make_numpy, "torch": make_torch}
+def make_torch(*arguments):
+    return torch_step(lambda function: function, *arguments)
+
+
+def make_torch_compile(*arguments):
+    torch._dynamo.reset()
+    return torch_step(lambda function: torch.compile(function, dynamic=False), *arguments)
+
+
+def jax_loss(name):
+    log_softmax, xlogy = jax.nn.log_softmax, jax.scipy.special.xlogy
+    return {
+        "binary_cross_entropy": lambda z, t: (jax.numpy.logaddexp(0, z) - z * t).sum(),
+        "squared_error": lambda z, t: jax.numpy.square(z - t).sum() / 2,
+        "absolute_error": lambda z, t: abs(z - t).sum(),
+        "huber": lambda z, t: (jax.numpy.clip(z - t, -1, 1) * (z - t - jax.numpy.clip(z - t, -1, 1) / 2)).sum(),
+        "kl_divergence": lambda z, t: (xlogy(t, t) - t * log_softmax(z, axis=1)).sum(),
+    }[name]
+
+
+def make_jax(name, z, t):
+    return jax_step(jax_loss(name.removesuffix("_grad")), z, fixed=(t,))
+
+
+MAKERS = {
+    "fastml": make_fastml,
+    "numpy": make_numpy,
+    "torch": make_torch,
+    "torch.compile": make_torch_compile,
+    "jax": make_jax,
+}
+
+
+def is_candidate(name, maker):
+    """JAX is compared where gradients are wanted."""
+    return is_installed(maker) and (name.endswith("_grad") or maker != "jax")
 
 
 def check(result, name, z, t):
@@ -191,8 +226,8 @@ def moved(name, z):
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=lambda value: str(value).replace(" ", ""))
 def test_loss(benchmark, record, small, name, shape, maker):
-    if maker == "torch":
-        pytest.importorskip("torch")
+    if not is_candidate(name, maker) or (small and maker == "torch.compile"):
+        pytest.skip(f"{maker} is not installed, has no {name}, or takes longer to compile than all others to run")
     if small:
         shape = SMALL[shape]
     benchmark.group = f"{name} {'x'.join(map(str, shape))}"
@@ -205,19 +240,17 @@ def test_loss(benchmark, record, small, name, shape, maker):
 
 def main():
     """Print the ratios, taken in turns."""
-    makers = [maker for maker in MAKERS if torch is not None or maker != "torch"]
     print(f"{N_THREADS} threads; time over that of fastml")
-    print(f"{'':36}{'fastml':>12}" + "".join(f"{maker:>9}" for maker in makers[1:]) + f"{'GB/s':>8}")
     for name, shape in CASES:
         z, t = data(name, shape)
-        functions = {maker: MAKERS[maker](name, z, t) for maker in makers}
+        functions = {maker: make(name, z, t) for maker, make in MAKERS.items() if is_candidate(name, maker)}
         for function in functions.values():
             check(function(), name, z, t)
         seconds = compare(functions, rounds=3 if z.size > 2**23 else 15)
-        own = seconds["fastml"]
-        ratios = "".join(f"{seconds[maker] / own:8.2f}x" for maker in makers[1:])
-        label = f"{name} {'x'.join(map(str, shape))}"
-        print(f"{label:36}{1e6 * own:9.0f} us{ratios}{moved(name, z) / own / 1e9:8.1f}", flush=True)
+        own = seconds.pop("fastml")
+        ratios = ", ".join(f"{maker} {theirs / own:.2f}x" for maker, theirs in seconds.items())
+        rate = f"{1e6 * own:.0f} us, {moved(name, z) / own / 1e9:.1f} GB/s"
+        print(f"{name} {'x'.join(map(str, shape))}: {rate}; {ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -69,12 +69,15 @@ def join_panels(first, last, weights, panels, stats, loss):
 
 
 @kernel
-def panel_backward(first, last, first_class, X, W, target, weights, settings, z, stats, X_grad, W_grad, b_grad):
-    """Gradients of one panel for rows first..last, from what ``panel_forward`` left; adds to all three."""
+def panel_backward(first, last, first_class, X, W, target, weights, settings, z, stats, carry, X_grad, W_grad, b_grad):
+    """Gradients of one panel for rows first..last, from what ``panel_forward`` left; adds to all three.
+
+    What ``X_grad`` holds is taken ``carry`` times, 0 or 1.
+    """
     tile = z[: last - first]
     width = W.shape[0]
     residual_tile(tile, width, first, first_class, target, weights, settings, stats)
-    matmul_nn(settings.beta, tile[:, :width], W, 1.0, X_grad[: last - first])
+    matmul_nn(settings.beta, tile[:, :width], W, carry, X_grad[: last - first])
     matmul_tn(settings.beta, tile[:, :width], X[first:last], 1.0, W_grad)
     for i in range(last - first):
         add(b_grad, tile[i][:width])

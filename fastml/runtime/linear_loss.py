@@ -23,7 +23,7 @@ _SPAN_ENTRIES = 500_000  # stored entries transposed at a time
 _COPIED_BYTES = 8 << 20  # weights transposed at a time
 _LEAST_WORK = 200_000  # multiply-adds worth handing to a thread
 _MAX_LANES = 16
-_PANEL_ROWS = 256
+_PANEL_ROWS, _ADDED_ROWS = 256, 64
 _LEAST_PANEL = 65_536  # weights of a panel: narrower ones would leave BLAS too little to do
 
 
@@ -43,8 +43,12 @@ def tile_rows(n_features, n_classes, itemsize):
 
 
 def _lanes(n_parts, bytes_each):
-    """How many partial sums to keep: as many as there are parts, memory and threads that might use them."""
-    return max(min(n_parts, _LANES_BYTES // max(bytes_each, 1), _MAX_LANES), 1)
+    """How many partial sums to keep: what parts, memory and threads that might use them allow, a power of two.
+
+    Threads, of which there are mostly two, four or eight, then have equal shares.
+    """
+    most = max(min(n_parts, _LANES_BYTES // max(bytes_each, 1), _MAX_LANES), 1)
+    return 1 << (most.bit_length() - 1)
 
 
 def _bounds(n, n_parts):
@@ -157,7 +161,7 @@ class _Panels:
         """Go from one block of rows to the next."""
         for first in range(0, len(self.X), self.n_rows):
             self.rows = first, min(first + self.n_rows, len(self.X))
-            yield slice(*self.rows)
+            yield
 
     def allocate(self, n_tiles):
         width = max(panel.stop - panel.start for panel in self.panels)
@@ -169,14 +173,14 @@ class _Panels:
         arrays = self.X, self.W[panel], self.b[panel], self.target, self.settings, self.tiles[tile], self.stats[p]
         kernels.panel_forward(*self.rows, panel.start, *arrays)
 
-    def backward(self, p, tile, X_grad, W_grad, b_grad):
-        """Add what panel ``p`` has to the gradients."""
+    def backward(self, p, tile, carry, X_grad, W_grad, b_grad):
+        """Add what panel ``p`` has to the gradients; what ``X_grad`` holds is taken ``carry`` times."""
         panel = self.panels[p]
         if not self.is_kept:
             self.forward(p, tile)
             self.stats[p, 3] = self.joined[3]
         problem = self.X, self.W[panel], self.target, self.weights, self.settings, self.tiles[tile], self.stats[p]
-        kernels.panel_backward(*self.rows, panel.start, *problem, X_grad, W_grad[panel], b_grad[panel])
+        kernels.panel_backward(*self.rows, panel.start, *problem, carry, X_grad, W_grad[panel], b_grad[panel])
 
     def join(self, out):
         kernels.join_panels(*self.rows, self.weights, self.stats, self.joined, out)
@@ -198,16 +202,21 @@ class _Panels:
             self.forward(p, p if self.is_kept else slot)
 
         def backward(lane, slot):
-            X_lanes[lane] = 0
             for p in range(bounds[lane], bounds[lane + 1]):
-                self.backward(p, p if self.is_kept else slot, X_lanes[lane], W_grad, b_grad)
+                carry = float(p > bounds[lane])
+                self.backward(p, p if self.is_kept else slot, carry, X_lanes[lane], W_grad, b_grad)
 
-        for rows in self.blocks():
+        def add_up(part, slot):
+            first, last = self.rows
+            begin, end = part * _ADDED_ROWS, min((part + 1) * _ADDED_ROWS, last - first)
+            np.add.reduce(X_lanes[:, begin:end], axis=0, out=X_grad[first + begin : first + end])
+
+        for _ in self.blocks():
             run_tasks(forward, len(self.panels), self.n_threads)
             self.join(out)
             run_tasks(backward, n_lanes, self.n_threads)
             if len(X_grad):
-                np.add.reduce(X_lanes[:, : rows.stop - rows.start], axis=0, out=X_grad[rows])
+                run_tasks(add_up, -(-(self.rows[1] - self.rows[0]) // _ADDED_ROWS), self.n_threads)
 
 
 def csc_spans(X, n_features, n_classes):

@@ -7,16 +7,21 @@ them together. ``stats`` (4, rows) holds for each row of the tile: that maximum,
 
 The other losses (``_losses``) are sums over independent outputs, ``w sum_k l(z_k, t_k)``. They take the same way:
 their panels leave minus their sum in the place of q.z, and their ``weights`` hold w and 0.
+
+A row of few outputs does not fill a vector, so elementary functions are taken of all rows of a tile at once there.
 """
 
 from typing import NamedTuple
 
+import numpy as np
+
 from fastml.kernels._jit import point
 from fastml.kernels._losses import absolute_error, binary_cross_entropy, huber, squared_error
 from fastml.kernels._math import exp, log
-from fastml.kernels._rows import add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
+from fastml.kernels._rows import add, add_max, add_scaled, dot, exp_shifted, scale, scale_shift, total
 
 SOFTMAX, BINARY_CROSS_ENTROPY, SQUARED, ABSOLUTE, HUBER = range(5)
+_NARROW = 16  # outputs from which on a row fills a vector
 
 
 class Settings(NamedTuple):
@@ -61,6 +66,26 @@ def subtract_target(z, target, i, first_class, weight):
 
 
 @point
+def is_narrow(z, b):
+    """Whether the tile is one run of rows that do not fill a vector."""
+    return b.shape[0] == z.shape[1] and z.shape[1] < _NARROW
+
+
+@point
+def narrow_softmax_tile(z, b, first_row, first_class, target, settings, stats):
+    """As ``softmax_tile``."""
+    for i in range(z.shape[0]):
+        row, top = z[i], add_max(z[i], b)
+        stats[0, i] = top
+        stats[2, i] = target_dot(row, target, first_row + i, first_class, settings.keep, settings.spread)
+        for j in range(row.shape[0]):
+            row[j] -= top
+    exp_shifted(z.reshape(-1), z.dtype.type(0))
+    for i in range(z.shape[0]):
+        stats[1, i] = total(z[i])
+
+
+@point
 def softmax_tile(z, b, first_row, first_class, target, settings, stats):
     """Add the bias of the panel's classes and exponentiate: z becomes exp(z - maximum), row by row."""
     for i in range(z.shape[0]):
@@ -69,6 +94,17 @@ def softmax_tile(z, b, first_row, first_class, target, settings, stats):
         stats[2, i] = target_dot(row, target, first_row + i, first_class, settings.keep, settings.spread)
         stats[1, i] = exp_shifted(row, top)
         stats[0, i] = top
+
+
+def _over_tile(output_loss):
+    """The function of flat ``z``, which becomes the derivative, and ``values``, of a loss."""
+
+    @point
+    def over_tile(z, t, values):
+        for j in range(z.shape[0]):
+            values[j], z[j] = output_loss(z[j], t[j])
+
+    return over_tile
 
 
 def _over_outputs(output_loss):
@@ -90,6 +126,17 @@ _binary_cross_entropy_row, _squared_row, _absolute_row = map(
 )
 
 
+_binary_cross_entropy_all, _squared_all, _absolute_all = map(
+    _over_tile, (binary_cross_entropy, squared_error, absolute_error)
+)
+
+
+@point
+def _huber_all(z, t, values, delta):
+    for j in range(z.shape[0]):
+        values[j], z[j] = huber(z[j], t[j], delta)
+
+
 @point
 def _huber_row(row, b, t, delta):
     result = row.dtype.type(0)
@@ -97,6 +144,25 @@ def _huber_row(row, b, t, delta):
         value, row[j] = huber(row[j] + b[j], t[j], delta)
         result += value
     return result
+
+
+@point
+def narrow_outputs_tile(z, b, first_row, target, settings, stats):
+    """As ``outputs_tile``, of all outputs."""
+    for i in range(z.shape[0]):
+        add(z[i], b)
+    values = np.empty_like(z)
+    flat = z.reshape(-1), target[first_row : first_row + z.shape[0]].reshape(-1), values.reshape(-1)
+    if settings.kind == BINARY_CROSS_ENTROPY:
+        _binary_cross_entropy_all(*flat)
+    elif settings.kind == SQUARED:
+        _squared_all(*flat)
+    elif settings.kind == ABSOLUTE:
+        _absolute_all(*flat)
+    else:
+        _huber_all(*flat, settings.delta)
+    for i in range(z.shape[0]):
+        stats[0, i], stats[1, i], stats[2, i] = 0, 1, -total(values[i])
 
 
 @point
@@ -120,7 +186,12 @@ def outputs_tile(z, b, first_row, first_output, target, settings, stats):
 def forward_tile(z, b, first_row, first_output, target, settings, stats):
     """Add the bias, and leave in z and ``stats`` what losses and gradient are made of."""
     if target.ndim == 1 or settings.kind == SOFTMAX:  # of labels Numba compiles this branch only
-        softmax_tile(z, b, first_row, first_output, target, settings, stats)
+        if is_narrow(z, b):
+            narrow_softmax_tile(z, b, first_row, first_output, target, settings, stats)
+        else:
+            softmax_tile(z, b, first_row, first_output, target, settings, stats)
+    elif is_narrow(z, b) and target.shape[1] == z.shape[1]:
+        narrow_outputs_tile(z, b, first_row, target, settings, stats)
     else:
         outputs_tile(z, b, first_row, first_output, target, settings, stats)
 

@@ -7,11 +7,12 @@ from scipy.sparse import issparse
 
 from fastml.kernels import linear_epoch as kernels
 from fastml.kernels._loss_tile import BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, settings
-from fastml.runtime import linear_loss
+from fastml.runtime import linear_loss, run_team
 from fastml.runtime.linear_loss import CSR
 from fastml.training.problem import Problem
 
 _MOMENT_ROWS = 512  # rows squared at a time
+_GATHERED = 1 << 15  # bytes of a batch that a second thread gathers ahead
 LEAST_SHARE = 1e-6  # taken as true of a label that never is
 TOO_LARGE = "X has values too large for solver='lbfgs': scale the features (for example with StandardScaler)."
 
@@ -69,13 +70,12 @@ class LinearProblem(Problem):
 
     def kernel_steps(self, batch_size, values, parameters, rule):
         """A function ``run(begin, end, order, rates, losses)`` that does steps of an epoch in one call."""
-        kernel = kernels.csr_steps if self.is_sparse else kernels.dense_steps
         n_features, size = self.matrix.shape[1], batch_size
         tile = min(linear_loss.tile_rows(n_features, self.n_outputs, self.dtype.itemsize), size)
         batch = kernels.Scratch(
-            np.empty((0 if self.is_sparse else size, n_features), self.dtype),
-            np.empty((size, *self.target.shape[1:]), self.target.dtype),
-            np.empty((2, size), self.dtype),
+            np.empty((2, 0 if self.is_sparse else size, n_features), self.dtype),
+            np.empty((2, size, *self.target.shape[1:]), self.target.dtype),
+            np.empty((2, 2, size), self.dtype),
             np.empty(size, self.dtype),
             np.empty((tile, self.n_outputs), self.dtype),
             np.empty((4, tile), self.dtype),
@@ -84,10 +84,16 @@ class LinearProblem(Problem):
         matrices = (self.split(vector)[0] for vector in parameters[:2])
         arguments = size, data, kernels.Parameters(*parameters, *matrices), self.fit_intercept, rule, self.settings
 
-        def run(begin, end, order, rates, losses):
-            kernel(begin, end, order, *arguments, rates, batch, losses)
+        def run_sparse(begin, end, order, rates, losses):
+            kernels.csr_steps(begin, end, order, *arguments, rates, batch, losses)
 
-        return run
+        def run_dense(begin, end, order, rates, losses):
+            def run(board, slot):
+                kernels.dense_steps(begin, end, board, order, *arguments, rates, batch, losses)
+
+            run_team(run, min(self.n_threads, 2) if batch.X[0].nbytes >= _GATHERED else 1)
+
+        return run_sparse if self.is_sparse else run_dense
 
     def curvature(self):
         """Second derivative of the loss by each output where the model knows nothing, (K,) or (1,)."""

@@ -1,6 +1,7 @@
 """Whole epochs inside a kernel against the same steps in plain NumPy."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import naive
@@ -13,6 +14,7 @@ from fastml.kernels import _rules as rules
 from fastml.kernels import linear_epoch as kernels
 from fastml.kernels._epoch import Rule, clipping
 from fastml.kernels._loss_tile import ABSOLUTE, BINARY_CROSS_ENTROPY, HUBER, SOFTMAX, SQUARED, settings
+from fastml.runtime import run_team
 from fastml.runtime.linear_loss import CSR
 
 DTYPES = [np.float32, np.float64]
@@ -45,7 +47,8 @@ class Run:
     """Arrays and scalars of a kernel, from the arguments of ``naive.SoftmaxTraining``."""
 
     def __init__(self, X, target, n_classes, rule, rate, *, batch_size, tile, l2=0.0, l1=0.0, sample_weight,
-                 label_smoothing=0.0, fit_intercept=True, max_grad_norm=None, loss=None):  # fmt: skip
+                 label_smoothing=0.0, fit_intercept=True, max_grad_norm=None, loss=None, n_threads=1):  # fmt: skip
+        self.n_threads = n_threads
         self.sparse, dtype, real = isinstance(X, csr_array), X.dtype, X.dtype.type
         n, d = X.shape
         kind, hyper = RULES[rule]
@@ -68,9 +71,9 @@ class Run:
         self.data = kernels.Data(rows, target, weights)
         size = self.size = min(batch_size, n)
         self.batch = kernels.Scratch(
-            np.full((0 if self.sparse else size, d), np.nan, dtype),
-            np.zeros((size, *target.shape[1:]), target.dtype),
-            *(np.full(s, np.nan, dtype) for s in ((2, size), size, (tile, n_classes), (4, tile))),
+            np.full((2, 0 if self.sparse else size, d), np.nan, dtype),
+            np.zeros((2, size, *target.shape[1:]), target.dtype),
+            *(np.full(s, np.nan, dtype) for s in ((2, 2, size), size, (tile, n_classes), (4, tile))),
         )
         self.fit_intercept, self.rate, self.steps = fit_intercept, rate, 0
 
@@ -79,13 +82,19 @@ class Run:
         n_steps = -(-len(order) // self.size)
         losses = np.full(n_steps, np.nan)
         rates = np.column_stack([np.full(n_steps, self.rate), self.steps + np.arange(1, n_steps + 1)]).astype(float)
-        kernel = kernels.csr_steps if self.sparse else kernels.dense_steps
         arguments = order, self.size, self.data, self.parameters, self.fit_intercept, self.rule, self.settings
         bounds = np.linspace(0, n_steps, calls + 1).astype(int).tolist()
         for begin, end in pairwise(bounds):
-            kernel(begin, end, *arguments, rates, self.batch, losses)
+            if self.sparse:
+                kernels.csr_steps(begin, end, *arguments, rates, self.batch, losses)
+            else:
+                run_team(partial(self._dense_steps, begin, end, *arguments, rates, losses), self.n_threads)
         self.steps += n_steps
         return losses
+
+    def _dense_steps(self, begin, end, *arguments):
+        *arguments, losses, board, _ = arguments
+        kernels.dense_steps(begin, end, board, *arguments, self.batch, losses)
 
     @property
     def W(self):
@@ -194,6 +203,18 @@ def test_calls_and_tiles_change_no_step(sparse):
         results.append(np.concatenate([losses, run.parameters.values]))
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_allclose(results[0], results[2], rtol=1e-12)
+
+
+def test_the_same_bits_on_any_number_of_threads():
+    X, target, weight = make(SHAPES[-1], np.float32)
+    order, results = np.random.default_rng(4).permutation(len(X)), []
+    for n_threads in 1, 2, 16:
+        options = {"batch_size": 8, "tile": 4, "sample_weight": weight, "n_threads": n_threads}
+        run = Run(X, target, SHAPES[-1][2], "adam", 0.05, **options)
+        losses = [run.epoch(order, calls) for calls in (1, 3)]
+        results.append(np.concatenate([*losses, run.parameters.values]))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("sparse", [False, True])

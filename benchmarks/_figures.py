@@ -10,7 +10,7 @@ from benchmarks._results import FASTML
 _LABELS = {"numpy": "NumPy"}
 _COLUMNS = 3
 _SHOWN = 150  # dots an inch
-_NEAR = 0.09  # decades between points whose numbers would overlap
+_NEAR = 0.35, 0.09  # decades between points, along and up, whose numbers would overlap
 
 
 def _figure(width, height):
@@ -31,19 +31,20 @@ def _limits(axes, machine, low, high):
 
 
 def _number_points(axes, points):
-    """Numbers beside the points; those of points that nearly coincide stand together."""
+    """Numbers beside the points; those of points that nearly coincide stand together, beside the last of them."""
     clusters = []
     for number, point in sorted(points.items(), key=lambda item: item[1]):
-        for first, numbers in clusters:
-            if all(abs(math.log10(a / b)) < _NEAR for a, b in zip(first, point, strict=True)):
-                numbers.append(number)
+        for cluster in clusters:
+            first = points[cluster[0]]
+            if all(abs(math.log10(a / b)) < near for a, b, near in zip(first, point, _NEAR, strict=True)):
+                cluster.append(number)
                 break
         else:
-            clusters.append((point, [number]))
-    for point, numbers in clusters:
-        text = ", ".join(map(str, sorted(numbers)))
+            clusters.append([number])
+    for cluster in clusters:
+        text = ", ".join(map(str, sorted(cluster)))
         offset = {"xytext": (6, -4), "textcoords": "offset points", "va": "center"}
-        axes.annotate(text, point, fontsize=8, color="tab:blue", zorder=4, **offset)
+        axes.annotate(text, points[cluster[-1]], fontsize=8, color="tab:blue", zorder=4, **offset)
 
 
 def roofline(path, machine, rows):

@@ -98,6 +98,12 @@ def timed(function, repeats=1):
     return result, best
 
 
+def medians_in_turns(*functions, rounds=5):
+    """Median seconds of each function, called in turns: of fits, which a slow moment of the machine would spoil."""
+    seconds = [[timed(function)[1] for function in functions] for _ in range(rounds)]
+    return np.median(seconds, axis=0)
+
+
 def print_comparisons(comparisons, wanted):
     """Print the median of three ratios for each comparison whose name holds one of the ``wanted`` words.
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from _data import banking77, fashion_mnist
-from _peers import print_comparisons, timed, torch, use_all_threads
+from _peers import medians_in_turns, print_comparisons, timed, torch, use_all_threads
 from scipy.sparse import issparse
 from sklearn import neural_network
 
@@ -95,15 +95,14 @@ def torch_epoch(X, y, sizes, batch_size, is_compiled):
 
 
 def epoch_against_torch(X, y, *_, sizes=SIZES, batch_size=64, epochs=2, is_compiled=False):
-    """Seconds of an epoch; what PyTorch compiles, and its first epoch, are not counted."""
+    """Medians of seconds of an epoch; what PyTorch compiles, and its first epoch, are not counted."""
     pytest.importorskip("torch")
     epoch = torch_epoch(X, y, sizes, batch_size, is_compiled)
     epoch()
     model = MLPClassifier(sizes, batch_size=batch_size, max_iter=epochs, tol=0, random_state=0)
     compiled(model, X, y)
-    ours = timed(lambda: model.fit(X, y))[1] / epochs
-    theirs = timed(lambda: [epoch() for _ in range(epochs)])[1] / epochs
-    return theirs, ours, f"batch size {batch_size}", 1
+    seconds = medians_in_turns(lambda: [epoch() for _ in range(epochs)], lambda: model.fit(X, y))
+    return *(seconds / epochs), f"batch size {batch_size}", 1
 
 
 def accuracy(X, y, X_test, y_test, *, epochs=20, least=0.89):

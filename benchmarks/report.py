@@ -17,6 +17,7 @@ from benchmarks._headlines import FITS, GROUPS
 from benchmarks._results import FASTML, UnreadableError, baseline, load
 
 VARIANTS = ("kernel", "unchecked", "full softmax")  # of fastml itself, as names beginning with "fastml," are
+NOT_PICTURED = ("bench_elementwise", "bench_epochs", "bench_ranking", "bench_sampling")
 COLUMNS = {"torch": "PyTorch", "torch.compile": "`torch.compile`", "jax": "JAX"}
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,12 +181,13 @@ def family(group):
 def largest(results):
     """Of each family the group that moves most: (name, entry of fastml, entry of NumPy or None).
 
-    Functions whose gradient is there too are left out, lest the picture be full.
+    Functions whose gradient is there too are left out, and files whose points lie all in one place: the picture would
+    be full.
     """
     found, functions = {}, {name.partition(" ")[0] for name in measured(results)}
     for name, entries in measured(results).items():
         facts = entries[FASTML].facts
-        if name.partition(" ")[0] + "_grad" in functions:
+        if name.partition(" ")[0] + "_grad" in functions or facts["file"] in NOT_PICTURED:
             continue
         if facts.get("gigaflops") and facts["bytes"] >= found.get(family(name), ("", 0))[1]:
             found[family(name)] = name, facts["bytes"], entries

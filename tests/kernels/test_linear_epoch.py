@@ -19,7 +19,7 @@ from fastml.runtime.linear_loss import CSR
 
 DTYPES = [np.float32, np.float64]
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-12}
-SHAPES = [(1, 1, 2), (5, 3, 2), (40, 6, 3), (17, 1, 10)]  # rows, features, classes
+SHAPES = [(1, 1, 2), (5, 3, 2), (40, 6, 3), (17, 1, 10), (9, 2, 18)]  # rows, features, classes
 if not config.DISABLE_JIT:
     SHAPES += [(700, 20, 10), (301, 33, 70)]
 RULES = {
@@ -170,15 +170,16 @@ def test_options(options, sparse, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "squared_error", "absolute_error", "huber"])
-def test_steps_with_independent_outputs(name, sparse, dtype):
-    X, target, weight = make((17, 5, 3), dtype, soft=True, sparse=sparse)
+@pytest.mark.parametrize("n_outputs", [3, 18])
+def test_steps_with_independent_outputs(n_outputs, name, sparse, dtype):
+    X, target, weight = make((17, 5, n_outputs), dtype, soft=True, sparse=sparse)
     kind = {"binary_cross_entropy": BINARY_CROSS_ENTROPY, "squared_error": SQUARED, "absolute_error": ABSOLUTE}
     numbers = {"delta": 0.5} if name == "huber" else {}
     loss = settings(X.dtype, kind.get(name, HUBER), **numbers)
     options = {"batch_size": 7, "tile": 3, "sample_weight": weight, "loss": loss}
-    run = Run(X, target, 3, "sgd", 0.3, **options)
+    run = Run(X, target, n_outputs, "sgd", 0.3, **options)
     dense = X.toarray() if sparse else X
-    W, b, w, losses = np.zeros((3, 5)), np.zeros(3), weight / weight.mean(), []
+    W, b, w, losses = np.zeros((n_outputs, 5)), np.zeros(n_outputs), weight / weight.mean(), []
     for _ in range(2):
         for first in range(0, 17, 7):
             rows = slice(first, first + 7)

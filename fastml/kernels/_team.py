@@ -158,12 +158,11 @@ def claim(board, phase, n_tasks):
         if task < n_tasks:
             if _swap(board, 0, seen, seen + 1) == seen:
                 return task
-            continue
-        n_reads += 1
-        if n_reads > _READS:
-            _let_others_run()
-        else:
+        elif n_reads < _READS:
+            n_reads += 1
             pause()
+        else:
+            _let_others_run()
 
 
 @part

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numba import config
 
+from fastml.kernels import _team
 from fastml.kernels._jit import kernel
 from fastml.kernels._team import claim, complete
 from fastml.runtime import run_team
@@ -57,3 +58,17 @@ def test_nobody_waits_for_a_thread_that_failed():
 
     with pytest.raises(ZeroDivisionError):
         run_team(fail, 2)
+
+
+def test_who_waits_long_lets_others_run(monkeypatch):
+    """Some reads with pauses, then none: the core may be what the other one needs."""
+    was_offered, found, board = threading.Event(), [], np.zeros(16, np.int64)
+    monkeypatch.setattr(_team, "_READS", 2)
+    monkeypatch.setattr(_team, "_let_others_run", was_offered.set)
+    assert claim(board, 0, 1) == 0
+    waiting = threading.Thread(target=lambda: found.append(claim(board, 0, 1)))
+    waiting.start()
+    assert was_offered.wait(60)
+    complete(board, 0, 1)
+    waiting.join(60)
+    assert found == [-1]

@@ -26,13 +26,11 @@ _TILE = 1024  # elements of rows with few classes that are worked on at once
 
 
 @point
-def _sum_exp(z, top, beta, e):
-    """``e = exp((z - top) beta)``; returns the sum."""
+def _sum_exp(z, top, beta):
+    """Sum of ``exp((z - top) beta)``."""
     total = z.dtype.type(0)
     for j in range(z.shape[0]):
-        value = exp((z[j] - top) * beta)
-        e[j] = value
-        total += value
+        total += exp((z[j] - top) * beta)
     return total
 
 
@@ -69,16 +67,16 @@ def _value(terms, mass):
 @kernel
 def kl_divergence(start, stop, logits, target, weight, beta, loss):
     """``loss`` (n,) of probabilities ``target`` (n, C)."""
-    e = np.empty(logits.shape[1], logits.dtype)
     for i in range(start, stop):
         z, t = logits[i], target[i]
         top, terms = row_max(z), 0.0
-        total = _sum_exp(z, top, beta, e)
+        total = _sum_exp(z, top, beta)
         log_total, scale = log(total), z.dtype.type(1) / total
         for first in range(0, z.shape[0], _RUN):
-            a, b, d, part = z[first : first + _RUN], t[first : first + _RUN], e[first : first + _RUN], z.dtype.type(0)
+            a, b, part = z[first : first + _RUN], t[first : first + _RUN], z.dtype.type(0)
             for j in range(a.shape[0]):
-                part += _term((a[j] - top) * beta, log_total, b[j], d[j] * scale)
+                shift = (a[j] - top) * beta
+                part += _term(shift, log_total, b[j], exp(shift) * scale)
             terms += np.float64(part)
         loss[i] = weight[i] * z.dtype.type(_value(terms, _sum(t)))
 
@@ -86,18 +84,17 @@ def kl_divergence(start, stop, logits, target, weight, beta, loss):
 @kernel
 def kl_divergence_grad(start, stop, logits, target, weight, beta, loss, grad):
     """``loss`` (n,) of probabilities ``target`` (n, C) and its gradient ``grad`` (n, C)."""
-    e = np.empty(logits.shape[1], logits.dtype)
     for i in range(start, stop):
         z, t, g, hit = logits[i], target[i], grad[i], weight[i] * beta
         top, terms, mass = row_max(z), 0.0, _sum(t)
-        total, kept = _sum_exp(z, top, beta, e), hit * z.dtype.type(mass)
+        total, kept = _sum_exp(z, top, beta), hit * z.dtype.type(mass)
         log_total, scale = log(total), z.dtype.type(1) / total
         for first in range(0, z.shape[0], _RUN):
-            run, part = slice(first, first + _RUN), z.dtype.type(0)
-            a, b, c, d = z[run], t[run], g[run], e[run]
+            a, b, c, part = z[first : first + _RUN], t[first : first + _RUN], g[first : first + _RUN], z.dtype.type(0)
             for j in range(a.shape[0]):
-                p = d[j] * scale
-                part += _term((a[j] - top) * beta, log_total, b[j], p)
+                shift = (a[j] - top) * beta
+                p = exp(shift) * scale
+                part += _term(shift, log_total, b[j], p)
                 c[j] = kept * p - hit * b[j]
             terms += np.float64(part)
         loss[i] = weight[i] * z.dtype.type(_value(terms, mass))
